@@ -5,7 +5,7 @@
 export CARGO_TARGET_DIR ?= $(CURDIR)/build/cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help packages setup build tenants runtimes run run-runtimes test test-tenants test-rust test-kvm test-svm test-container test-cmake test-bench test-e2e bench lint format audit clean
+.PHONY: help packages setup build tenants runtimes run run-runtimes test test-tenants test-rust test-kvm test-svm test-kernels test-container test-cmake test-bench test-e2e bench lint format audit clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -35,8 +35,8 @@ run: ## Start the server on 127.0.0.1:8080 (or PORT=) with the sample tenants
 run-runtimes: build runtimes ## The same with Deno, Node.js, Python, Go, Rust and lighttpd for tenants
 	@scripts/run runtimes
 
-test: build tenants ## Run every test: on processes, on this machine's KVM if it has one, in the hardware lane
-	@scripts/test tenants rust kvm svm container cmake bench e2e e2e-kvm
+test: build tenants ## Run every test: on processes, on this machine's KVM if it has one, in the emulated lanes
+	@scripts/test
 
 test-tenants: tenants ## Test the guest SDK and the sample tenants natively
 	@scripts/test tenants
@@ -49,6 +49,9 @@ test-kvm: tenants ## Run them on this machine's KVM
 
 test-svm: tenants ## Run the machine's tests on hardware virtualisation, emulated
 	@scripts/test svm
+
+test-kernels: packages ## Test processes on older kernels, emulated
+	@scripts/test kernels
 
 test-container: build tenants ## Run what needs no KVM in a container without privilege
 	@scripts/test container

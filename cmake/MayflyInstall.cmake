@@ -26,6 +26,8 @@ install(FILES "${PROJECT_BINARY_DIR}/MayflyConfig.cmake" "${PROJECT_BINARY_DIR}/
 if(MAYFLY_BUILD_SERVER)
   install(TARGETS mayfly-server COMPONENT runtime)
   install(FILES packaging/mayfly-server.8 DESTINATION "${CMAKE_INSTALL_MANDIR}/man8" COMPONENT runtime)
+  # Where systemd looks, below /usr and /usr/local.
+  install(FILES packaging/sysusers.conf DESTINATION lib/sysusers.d RENAME mayfly.conf COMPONENT runtime)
   # As for GNUInstallDirs, /usr has its configuration in /etc. A package's prefix is known only when it is made.
   install(CODE "
     set(mayfly_packaging \"${PROJECT_SOURCE_DIR}/packaging\")

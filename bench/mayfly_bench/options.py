@@ -29,7 +29,7 @@ class Runtimes:
     """
 
     requests: int = 5_000
-    call_seconds: int = 4
+    call_seconds: int = 8
     rounds: int = 3
     seconds: int = 1
     limit_s: int = 240
@@ -40,7 +40,7 @@ class Runtimes:
 
 
 #: Enough to see that all works.
-QUICK_RUNTIMES = Runtimes(requests=500, call_seconds=1, rounds=1)
+QUICK_RUNTIMES = Runtimes(requests=500, call_seconds=2, rounds=1)
 QUICK_TENANCY = Tenancy(tenants=20, idle_tenants=500, reloads=50, neighbour_seconds=2)
 
 

@@ -16,6 +16,7 @@ sys.path.insert(0, str(HERE.parent / "e2e"))
 
 import mayfly_server  # noqa: E402
 
+REPOSITORY = HERE.parent.parent
 BUILD = Path(os.environ["MAYFLY_TEST_BUILD"])
 CMAKE = os.environ["MAYFLY_TEST_CMAKE"]
 
@@ -34,6 +35,7 @@ FILES = [
     "usr/lib/mayfly/sdk/python/mayfly.py",
     "usr/lib/mayfly/sdk/rust/src/lib.rs",
     "usr/lib/systemd/system/mayfly.service",
+    "usr/lib/sysusers.d/mayfly.conf",
     "usr/share/bash-completion/completions/mayfly",
     "usr/share/fish/vendor_completions.d/mayfly.fish",
     "usr/share/man/man1/mayfly-run.1",
@@ -56,7 +58,6 @@ def run(*command, **options):
     return result.stdout
 
 
-@unittest.skipUnless(shutil.which("dpkg-deb") and shutil.which("dpkg-shlibdeps"), "no tools for Debian packages")
 class Package(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
@@ -84,6 +85,7 @@ class Package(unittest.TestCase):
         with tempfile.TemporaryDirectory() as control:
             run("dpkg-deb", "--control", self.package, control)
             conffiles = Path(control, "conffiles").read_text().split()
+            self.assertTrue(os.access(Path(control, "postinst"), os.X_OK))
         self.assertEqual(conffiles, ["/etc/mayfly/server.json", "/etc/mayfly/tenants.json"])
 
     def test_dpkg_installs_and_removes_it(self):
@@ -95,6 +97,7 @@ class Package(unittest.TestCase):
         environment = dict(os.environ, PATH=f"/usr/sbin:/sbin:{os.environ['PATH']}")
         run(*dpkg, "--install", self.package, env=environment)
         self.assertTrue((root / "usr/bin/mayfly-server").exists())
+        self.assertRegex((root / "etc/group").read_text(), "(?m)^kvm:", "the service's group")
         run(*dpkg, "--remove", "mayfly", env=environment)
         self.assertFalse((root / "usr/bin/mayfly-server").exists())
         self.assertTrue((root / "etc/mayfly/tenants.json").exists(), "the operator's files stay")
@@ -103,22 +106,24 @@ class Package(unittest.TestCase):
         self.assertRegex(run(self.mayfly, "--version"), r"^mayfly \d")
         self.assertIn("no error", run(self.mayfly, "check", self.root / "etc/mayfly/tenants.json"))
         for shell, file in (("bash", "bash-completion/completions/mayfly"), ("zsh", "zsh/vendor-completions/_mayfly")):
-            if shutil.which(shell):
-                run(shell, "-n", self.root / "usr/share" / file)
-        if shutil.which("man"):
-            for page in ("man1/mayfly-run.1", "man8/mayfly-server.8"):
-                shown = run("man", "--local-file", self.root / "usr/share/man" / page, env=dict(os.environ, MANWIDTH="80"))
-                self.assertIn("mayfly", shown)
+            run(shell, "-n", self.root / "usr/share" / file)
+        for page in ("man1/mayfly-run.1", "man8/mayfly-server.8"):
+            shown = run("man", "--local-file", self.root / "usr/share/man" / page, env=dict(os.environ, MANWIDTH="80"))
+            self.assertIn("mayfly", shown)
 
     def test_the_service_names_files_of_the_package(self):
         unit = (self.root / "usr/lib/systemd/system/mayfly.service").read_text()
         program, argument = re.search(r"^ExecStart=/(\S+) /(\S+)$", unit, re.M).groups()
         self.assertTrue((self.root / program).exists() and (self.root / argument).exists())
-        if shutil.which("systemd-analyze"):
-            result = subprocess.run(
-                ["systemd-analyze", "verify", f"--root={self.root}", "mayfly.service"], capture_output=True, text=True
-            )
-            self.assertNotIn("Unknown key", result.stderr)
+        programs = set(re.findall(r"^Exec\w+=(\S+)", unit, re.M))
+        self.assertEqual(programs, {f"/{program}", "/bin/sh"}, "a machine may have no other")
+        groups = re.search(r"^SupplementaryGroups=(.*)$", unit, re.M).group(1).split()
+        made = re.findall(r"^g (\S+)", (self.root / "usr/lib/sysusers.d/mayfly.conf").read_text(), re.M)
+        self.assertEqual(groups, made, "systemd does not start a service in a group that does not exist")
+        result = subprocess.run(
+            ["systemd-analyze", "verify", f"--root={self.root}", "mayfly.service"], capture_output=True, text=True
+        )
+        self.assertNotIn("Unknown key", result.stderr)
 
     def test_a_program_of_the_packages_sdk_is_served_by_the_packages_server(self):
         (self.directory / "app").mkdir()
@@ -150,12 +155,50 @@ class Package(unittest.TestCase):
             server.stdout.close()
 
 
-@unittest.skipUnless(sys.platform == "linux", "Linux only")
+class AfterInstallation(unittest.TestCase):
+    """packaging/postinst, with the tools that a machine may have or not. Each writes down how it was called."""
+
+    def postinst(self, *tools, groups="", status=0):
+        """The calls of the tools, each of which ends with the status, and what the script wrote to standard error."""
+        with tempfile.TemporaryDirectory(prefix="mayfly-postinst-") as directory:
+            tools_directory, root = Path(directory, "bin"), Path(directory, "root")
+            tools_directory.mkdir()
+            (root / "etc").mkdir(parents=True)
+            (root / "etc/group").write_text(groups)
+            (tools_directory / "grep").symlink_to(shutil.which("grep"))
+            for tool in tools:
+                (tools_directory / tool).write_text(f'#!/bin/sh\necho {tool} "$@" >>{directory}/calls; exit {status}\n')
+                (tools_directory / tool).chmod(0o755)
+            done = subprocess.run(
+                ["/bin/sh", REPOSITORY / "packaging/postinst", "configure", ""],
+                env={"PATH": str(tools_directory), "DPKG_ROOT": str(root)}, capture_output=True, text=True,
+            )
+            self.assertEqual(done.returncode, 0, done.stderr)
+            calls = Path(directory, "calls")
+            called = calls.read_text().replace(str(root), "ROOT").splitlines() if calls.exists() else []
+            return called, done.stderr
+
+    def test_it_makes_the_services_group_below_dpkgs_root(self):
+        sysusers, groupadd = "systemd-sysusers --root=ROOT mayfly.conf", "groupadd --system --prefix ROOT kvm"
+        self.assertEqual(self.postinst("systemd-sysusers", "groupadd", "systemctl"), ([sysusers], ""))
+        self.assertEqual(self.postinst("groupadd"), ([groupadd], ""))
+        self.assertEqual(self.postinst("systemd-sysusers", "groupadd", groups="kvm:x:104:\n"), ([], ""))
+        called, said = self.postinst("systemd-sysusers", "groupadd", status=1)
+        self.assertEqual(called, [sysusers, groupadd])
+        self.assertIn("cannot make the group kvm", said)
+
+    def test_it_succeeds_without_any_tool(self):
+        called, said = self.postinst()
+        self.assertEqual(called, [])
+        self.assertIn("cannot make the group kvm", said)
+
+
 class Prefix(unittest.TestCase):
     def test_an_installation_below_another_prefix_names_its_own_places(self):
         with tempfile.TemporaryDirectory(prefix="mayfly-prefix-") as prefix:
             run(CMAKE, "--install", BUILD, "--prefix", prefix)
-            for file in ("bin/mayfly", "bin/mayfly-server", "include/mayfly.h", "lib/mayfly/sdk/lib/libmayfly.so"):
+            for file in ("bin/mayfly", "bin/mayfly-server", "include/mayfly.h", "lib/mayfly/sdk/lib/libmayfly.so",
+                         "lib/sysusers.d/mayfly.conf"):
                 self.assertTrue(Path(prefix, file).is_file(), file)
             self.assertIn(f"ExecStart={prefix}/bin/mayfly-server {prefix}/etc/mayfly/server.json",
                           Path(prefix, "lib/systemd/system/mayfly.service").read_text())

@@ -27,24 +27,6 @@ impl Failure {
         })
     }
 
-    /// The same failure, with what was done when it happened.
-    pub fn during(self, step: &str) -> Self {
-        self.with(|reason| format!("{step}: {reason}"))
-    }
-
-    /// This failure, and another that came after it.
-    pub fn and(self, other: &Self) -> Self {
-        self.with(|reason| format!("{reason}; {other}"))
-    }
-
-    fn with(self, text: impl FnOnce(String) -> String) -> Self {
-        match self {
-            Self::Program(reason) => Self::Program(text(reason)),
-            Self::Usage(reason) => Self::Usage(text(reason)),
-            Self::Host(reason) => Self::Host(text(reason)),
-        }
-    }
-
     /// The host cannot run programs, for this reason.
     pub fn host(error: impl Error) -> Self {
         Self::Host(error.to_string())

@@ -90,11 +90,12 @@ pub struct BenchOptions {
     /// it, else processes, else KVM of the paging kind [default: the file's, or auto]
     #[arg(long, value_name = "ENGINE", value_parser = engine())]
     pub engine: Option<Choice>,
-    /// Requests to measure, exactly, unless `--seconds` is given, too [default: 20000, or fewer if they take longer
-    /// than about 20 seconds]
+    /// Requests to measure, exactly, unless `--seconds` is given, too [default: 20000, or fewer if the measurement would
+    /// take longer than about 20 seconds]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(100..=10_000_000))]
     pub requests: Option<u32>,
-    /// Measure fewer requests if all would take longer than about this many seconds
+    /// Measure fewer requests, forks and loads if the measurement would take longer than about this many seconds after
+    /// the boot
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub seconds: Option<u64>,
     /// Write lines about a long measurement to standard error, even if that is no terminal
@@ -228,8 +229,8 @@ pub struct ProgramSettings {
 }
 
 impl ProgramSettings {
-    /// Whether none is set.
-    pub fn is_default(&self) -> bool {
+    /// The options that are set, as they are written on the command line.
+    pub fn set(&self) -> Vec<&'static str> {
         let Self {
             args,
             env,
@@ -243,9 +244,22 @@ impl ProgramSettings {
             after_restore,
             limits,
         } = self;
-        let lists = args.is_empty() && env.is_empty() && mounts.is_empty() && warm_up.is_empty() && limits.is_empty();
-        let paths = [serve, ready, before_freeze, after_restore];
-        lists && paths.iter().all(|path| path.is_none()) && program_port.is_none() && settle_ms.is_none()
+        [
+            ("--env", !env.is_empty()),
+            ("--mount", !mounts.is_empty()),
+            ("--serve", serve.is_some()),
+            ("--program-port", program_port.is_some()),
+            ("--ready", ready.is_some()),
+            ("--warm-up", !warm_up.is_empty()),
+            ("--settle-ms", settle_ms.is_some()),
+            ("--before-freeze", before_freeze.is_some()),
+            ("--after-restore", after_restore.is_some()),
+            ("--limit", !limits.is_empty()),
+            ("arguments after --", !args.is_empty()),
+        ]
+        .into_iter()
+        .filter_map(|(option, is_set)| is_set.then_some(option))
+        .collect()
     }
 
     /// The configuration of a server with this program as its only tenant, for all paths.

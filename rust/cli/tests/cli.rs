@@ -54,6 +54,11 @@ fn a_wrong_command_line_is_status_2() {
     ] {
         fails(mayfly().args(arguments), 2);
     }
+    let message = fails(mayfly().args(["run", "--limit", "cpu_ms=5"]), 2);
+    assert!(
+        message.starts_with("mayfly: there is nothing to run: ") && message.contains("no mayfly.json"),
+        "{message}"
+    );
     let message = fails(mayfly().args(["run", "p", "--limit", "cpu_ms=0"]), 2);
     assert!(message.starts_with("mayfly: limits.cpu_ms: ") && message.contains("from 1 to 60000"), "{message}");
     let message = fails(mayfly().args(["bench", "p", "--limit", "colour=1"]), 2);

@@ -245,6 +245,16 @@ fn run_refuses_a_wrong_file() {
 }
 
 #[test]
+fn run_in_a_project_refuses_what_its_file_sets() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("mayfly.json"), r#"{"tenants": []}"#).unwrap();
+    let arguments = ["run", "--limit", "cpu_ms=5", "--warm-up", "/", "--", "x"];
+    let message = fails(mayfly().current_dir(folder.path()).args(arguments), 2);
+    assert!(message.contains("mayfly.json would be served"), "{message}");
+    assert!(message.contains("put --warm-up, --limit, arguments after -- there, or name the program"), "{message}");
+}
+
+#[test]
 fn run_reports_an_address_in_use() {
     let running = Running::start(&tenant("hello"), &[]);
     let message = fails(mayfly().arg("run").arg(tenant("hello")).args(["--listen", &running.address]), 2);

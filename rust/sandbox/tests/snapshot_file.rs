@@ -19,7 +19,8 @@ use libc::{EACCES, ECONNRESET, EPIPE};
 use mayfly_sandbox::inventory::INVENTORY;
 use mayfly_sandbox::{
     BootedFrom, Connects, Host, Limits, MonotonicClock, MountPoint, Mounts, NoLog, Outbound, OutboundHost, Program,
-    Service, SharedMemory, Snapshot, SnapshotFileError, SnapshotSaveError, WarmUp, Worker, WorkerState,
+    Readiness, Service, SharedMemory, Snapshot, SnapshotFileError, SnapshotSaveError, Target, WarmUp, Worker,
+    WorkerState,
 };
 use proptest::prelude::*;
 
@@ -455,6 +456,39 @@ fn what_it_was_made_from_must_be_the_same() {
     let other = Limits { private_memory_bytes: 16 << 20, retained_bytes: 1 << 20, ..saved.limits.clone() };
     let loaded = load(&saved.program, &other, &saved.path).unwrap();
     assert_eq!(loaded.limits(), &other);
+}
+
+/// Those that docs/configuration.md lists.
+#[test]
+fn every_setting_of_the_moment_of_the_freeze_must_be_the_same() {
+    let target = || Target { path: b"/x".to_vec(), query: Vec::new() };
+    let warm_up = WarmUp {
+        method: b"GET".to_vec(),
+        path: b"/".to_vec(),
+        query: Vec::new(),
+        headers: Vec::new(),
+        body: Vec::new(),
+        times: 1,
+        steady: false,
+    };
+    let plain = || Service::new(Arc::new(Plain));
+    let services = [
+        plain(),
+        Service { port: Some(80), ..plain() },
+        Service { ready: Some(Readiness { target: target(), status: 200, within: Duration::from_secs(1) }), ..plain() },
+        Service { warm_up: vec![warm_up], ..plain() },
+        Service { settle: plain().settle + Duration::from_secs(1), ..plain() },
+        Service { before_freeze: Some(target()), ..plain() },
+        Service { after_restore: Some(target()), ..plain() },
+    ];
+    let digest = |service: &Service| {
+        let program = Program { service: Some(service.clone()), ..program("hello", &[]) };
+        Snapshot::inputs_digest(&host(), &program, &patient())
+    };
+    let mut digests: Vec<_> = services.iter().map(digest).collect();
+    digests.sort_unstable();
+    digests.dedup();
+    assert_eq!(digests.len(), services.len());
 }
 
 #[test]

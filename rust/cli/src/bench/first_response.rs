@@ -8,6 +8,7 @@ use std::time::Duration;
 use mayfly_sandbox::{BufferedResponse, Host, NoLog, Request, Snapshot, Worker};
 
 use crate::bench::plan::within;
+use crate::bench::progress::Progress;
 use crate::bench::stats::Samples;
 use crate::bench::subject::Subject;
 use crate::failure::Failure;
@@ -24,6 +25,7 @@ pub fn first_response_ms(
     snapshot: &Snapshot,
     request: &Request<'_>,
     time: Duration,
+    progress: &mut Progress,
 ) -> Result<Option<f64>, Failure> {
     if subject.tenant().shared.is_some() {
         return Ok(None);
@@ -35,6 +37,7 @@ pub fn first_response_ms(
     let measured = snapshot.save(&path).map_err(|error| failed(&error)).and_then(|()| {
         let mut times = Samples::with_capacity(LOADS as usize);
         for id in within(time, 1, LOADS) {
+            progress.say(|| format!("has loaded the snapshot file {id} of {LOADS} times"));
             times.time(|| first_response(host, subject, request, &path, id.into()))?;
         }
         Ok(times.median().map(|nanoseconds| nanoseconds / 1e6))

@@ -6,8 +6,8 @@
 //! requests is served again without interruption, between two lines on standard error: there a tracer can count the
 //! system calls of requests, since nothing else happens.
 //!
-//! Each step has a part of the plan's time. A step that fails leaves its figures out; what the others have measured is
-//! printed, and the command fails.
+//! Each step has a part of the plan's time, and together they take the whole. A step that fails leaves its figures out;
+//! what the others have measured is printed, and the command fails.
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -43,18 +43,16 @@ const FORKS: u32 = 100;
 const BATCH: u32 = 32;
 /// Workers that are kept idle to measure the memory of one; fewer if together they would need more than [`IDLE_BYTES`],
 /// or too much time.
-const IDLE_WORKERS: u64 = 16;
-const IDLE_WORKERS_MIN: u64 = 2;
+const IDLE_WORKERS: u32 = 16;
+const IDLE_WORKERS_MIN: u32 = 2;
 const IDLE_BYTES: u64 = 512 << 20;
 /// The same for the memory of one together with the kernel's: many, since the kernel charges in batches, and other
 /// processes may be part of the figure.
-const IDLE_WORKERS_WITH_KERNEL: u64 = 256;
+const IDLE_WORKERS_WITH_KERNEL: u32 = 256;
 /// After this time the kernel has freed what it keeps of workers that have ended.
 const SETTLE: Duration = Duration::from_millis(50);
 /// At least this many machines are created, however long they take.
 const FORKS_MIN: u32 = 3;
-/// Each step after the rounds has this part of the plan's time.
-const PARTS: u32 = 4;
 
 /// Roughly what a browser or wrk sends: 300 bytes.
 const HEADERS: [Header<'_>; 5] = [
@@ -175,23 +173,20 @@ impl<'a> Bench<'a> {
             ("the steady state", true, |bench| bench.steady_state()),
             ("the first response from a snapshot file", false, |bench| bench.first_response()),
         ];
-        let mut failed: Option<Failure> = None;
+        let mut failed = Vec::new();
         for (name, is_needed, step) in STEPS {
             self.progress.say(|| format!("measures {name}"));
             if let Err(failure) = step(self) {
-                let failure = failure.during(&format!("not measured: {name}"));
-                failed = Some(match failed {
-                    Some(first) => first.and(&failure),
-                    None => failure,
-                });
+                failed.push(format!("not measured: {name}: {failure}"));
                 if is_needed {
                     break;
                 }
             }
         }
         self.figures.status = self.response.status;
-        self.figures.failed = failed.as_ref().map(ToString::to_string);
-        failed
+        self.figures.failed = (!failed.is_empty()).then(|| failed.join("; "));
+        // The program has booted, so whatever the reason was, the host can run it.
+        self.figures.failed.clone().map(Failure::Program)
     }
 
     fn call(&mut self) -> Result<(), Failure> {
@@ -214,7 +209,7 @@ impl<'a> Bench<'a> {
     /// Serves requests that are not measured, and fits the plan to the time that they take.
     fn warm_up(&mut self) -> Result<(), Failure> {
         let mut times = Samples::with_capacity(WARM_UP as usize);
-        for done in within(self.plan.share(PARTS), REQUESTS_MIN, WARM_UP) {
+        for done in within(self.plan.step(), REQUESTS_MIN, WARM_UP) {
             self.progress.say(|| format!("has served {done} of {WARM_UP} requests before the measurement"));
             times.time(|| self.call_and_reset())?;
         }
@@ -223,14 +218,15 @@ impl<'a> Bench<'a> {
         Ok(())
     }
 
-    /// Measures all figures of requests. What was measured before a failure counts.
+    /// Measures all figures of requests. What was measured before a failure counts. The requests that fit into the time
+    /// were planned by a call and its reset alone, so the clock counts, too.
     fn rounds(&mut self) -> Result<(), Failure> {
         let requests = self.plan.requests;
         let mut copied = ScatteredPages::new(self.worker.work_pages());
         let mut times = Times::new(requests);
         let rounds = requests.div_ceil(SAMPLES_A_ROUND);
         let mut result = Ok(());
-        for round in 0..rounds {
+        for round in within(self.plan.rounds().unwrap_or(Duration::MAX), 1, rounds) {
             self.progress.say(|| format!("has measured {round} of {rounds} rounds of requests"));
             result = self.round(requests.min(SAMPLES_A_ROUND), &mut times, &mut copied);
             if result.is_err() {
@@ -239,6 +235,8 @@ impl<'a> Bench<'a> {
             self.figures.rounds += 1;
         }
         self.tell_times(times);
+        // As many are served again in the steady state.
+        self.plan.requests = self.figures.requests.max(1);
         result
     }
 
@@ -271,10 +269,12 @@ impl<'a> Bench<'a> {
         for _ in 0..samples {
             times.floor.time(|| self.floor.round_trip()).map_err(Failure::host)?;
         }
-        for _ in 0..samples {
+        for done in 0..samples {
+            self.progress.say(|| format!("has served {done} of {samples} requests of a round"));
             times.call_reset.try_time(|| self.call_and_reset())?;
         }
-        for _ in 0..samples {
+        for done in 0..samples {
+            self.progress.say(|| format!("has served {done} of {samples} requests of a round, without their resets"));
             times.call.try_time(|| self.call())?;
             times.reset.try_time(|| self.worker.reset()).map_err(Failure::program)?;
         }
@@ -287,7 +287,8 @@ impl<'a> Bench<'a> {
     fn create(&mut self) -> Result<(), Failure> {
         let mut bare = Samples::with_capacity(FORKS as usize);
         let mut forks = Samples::with_capacity(FORKS as usize);
-        for _ in within(self.plan.share(PARTS), FORKS_MIN, FORKS) {
+        for done in within(self.plan.step(), FORKS_MIN, FORKS) {
+            self.progress.say(|| format!("has made {done} of {FORKS} forks"));
             // The time of dropping the machines is not measured.
             let _bare = bare.try_time(|| self.bare_machines.create()).map_err(Failure::host)?;
             let _worker = forks.try_time(|| fork(&self.snapshot))?;
@@ -310,9 +311,11 @@ impl<'a> Bench<'a> {
     }
 
     /// Memory of one forked worker, before any request and after one: how much `used_kib` grows for each of `most`.
-    fn idle_worker_kib(&mut self, most: u64, used_kib: fn() -> Result<u64, String>) -> Result<(f64, f64), Failure> {
-        let fit_time = u64::from(fit(self.plan.share(PARTS), self.each));
-        let count = (IDLE_BYTES / self.worker.private_bytes().max(1)).min(fit_time).clamp(IDLE_WORKERS_MIN, most);
+    fn idle_worker_kib(&mut self, most: u32, used_kib: fn() -> Result<u64, String>) -> Result<(f64, f64), Failure> {
+        // Half of the time to fork them, half for their requests.
+        let time = self.plan.step() / 2;
+        let fit_bytes = u32::try_from(IDLE_BYTES / self.worker.private_bytes().max(1)).unwrap_or(u32::MAX);
+        let count = fit_bytes.min(fit(time, self.each)).clamp(IDLE_WORKERS_MIN, most);
         let mut workers = Vec::with_capacity(count as usize);
         // Workers in memory that was freed before would seem to need none.
         heap::give_back();
@@ -320,11 +323,14 @@ impl<'a> Bench<'a> {
         // The first reading allocates memory itself.
         used_kib().map_err(Failure::Host)?;
         let before = used_kib().map_err(Failure::Host)?;
-        for _ in 0..count {
+        for done in within(time, IDLE_WORKERS_MIN, count) {
+            self.progress.say(|| format!("has forked {done} of {count} workers that stay idle"));
             workers.push(fork(&self.snapshot)?);
         }
+        let count = workers.len();
         let forked = used_kib().map_err(Failure::Host)?;
-        for worker in &mut workers {
+        for (done, worker) in workers.iter_mut().enumerate() {
+            self.progress.say(|| format!("has served a request by {done} of {count} idle workers"));
             self.next_id += 1;
             worker.call(self.next_id, &self.request, &mut self.response).map_err(Failure::program)?;
         }
@@ -343,8 +349,14 @@ impl<'a> Bench<'a> {
             self.figures.overhead_unknown = Some(why);
             return Ok(());
         }
-        let requests = self.plan.requests.min(fit(self.plan.share(PARTS) / overhead::SIDES, self.each));
-        match overhead::measure(&self.subject.config, &self.snapshot, &self.request, requests)? {
+        if self.snapshot.boot_time() > overhead::BOOT_MOST {
+            let why =
+                format!("the server would boot the program again, which takes longer than {:?}", overhead::BOOT_MOST);
+            self.figures.overhead_unknown = Some(why);
+            return Ok(());
+        }
+        let extent = overhead::Extent { requests: self.plan.requests, each: self.each, time: self.plan.step() };
+        match overhead::measure(&self.subject.config, &self.snapshot, &self.request, extent)? {
             Ok(overhead) => {
                 self.figures.overhead_ns = Some(overhead.added_ns);
                 self.figures.overhead_equals_ns = Some(overhead.equals_differ_ns);
@@ -375,8 +387,8 @@ impl<'a> Bench<'a> {
     }
 
     fn first_response(&mut self) -> Result<(), Failure> {
-        let time = self.plan.share(PARTS);
-        let ms = first_response_ms(self.host, self.subject, &self.snapshot, &self.request, time)?;
+        let time = self.plan.step();
+        let ms = first_response_ms(self.host, self.subject, &self.snapshot, &self.request, time, &mut self.progress)?;
         self.figures.snapshot_first_response_ms = ms;
         Ok(())
     }

@@ -14,6 +14,7 @@ use mayfly_tenancy::{
     BootWhen, Config, DeferredReply, HostPattern, LoopPool, Outcome, Route, RoutePath, Server, TenantName,
 };
 
+use crate::bench::plan::{fit, within};
 use crate::bench::sink::Discarded;
 use crate::bench::stats::Samples;
 use crate::bench::subject::fork;
@@ -22,7 +23,7 @@ use crate::failure::Failure;
 /// Tenants of the server; only one is called.
 const TENANTS: usize = 1_000;
 /// Sides of the comparison: two workers, and the pool.
-pub const SIDES: u32 = 3;
+const SIDES: u32 = 3;
 /// How often the comparison is made, each time with fresh workers on all sides.
 const PARTS: u32 = 10;
 /// Calls on each side that are compared with each other: few, so that a slow millisecond slows all of them.
@@ -33,6 +34,8 @@ const WARM_UP: u32 = 200;
 const PATIENCE: u32 = 100;
 /// A request that takes longer is not compared: what a server adds to it, less than a microsecond, is lost in its noise.
 pub const REQUEST_MOST: Duration = Duration::from_micros(500);
+/// A program that boots for longer is not compared: the server boots it again.
+pub const BOOT_MOST: Duration = Duration::from_secs(2);
 /// How long a request may occupy its loop here: the longest time that a configuration can set. A request that leaves it
 /// is not compared.
 const INLINE_BUDGET: Duration = Duration::from_secs(1);
@@ -45,16 +48,40 @@ pub struct Overhead {
     pub equals_differ_ns: f64,
 }
 
-/// Compares `snapshot`'s workers with those of a server that has `config`'s only tenant, for about `requests` requests
-/// on each side. The inner error says why the program's requests cannot be compared.
+/// The extent of the comparison.
+#[derive(Clone, Copy)]
+pub struct Extent {
+    /// At most about this many requests on each side.
+    pub requests: u32,
+    /// What a request takes.
+    pub each: Duration,
+    /// How long the comparison may take, approximately.
+    pub time: Duration,
+}
+
+impl Extent {
+    /// Calls of each side, in each part, before anything is measured.
+    fn warm_up(self) -> u32 {
+        // A tenth of the time.
+        fit(self.time / 10 / PARTS / SIDES, self.each).clamp(1, WARM_UP)
+    }
+
+    /// Rounds of each part.
+    fn rounds(self) -> u32 {
+        self.requests.min(fit(self.time / SIDES, self.each)).div_ceil(PARTS * CALLS)
+    }
+}
+
+/// Compares `snapshot`'s workers with those of a server that has `config`'s only tenant. The inner error says why the
+/// program's requests cannot be compared.
 pub fn measure(
     config: &Config,
     snapshot: &Snapshot,
     request: &Request<'_>,
-    requests: u32,
+    extent: Extent,
 ) -> Result<Result<Overhead, &'static str>, Failure> {
     let server = Server::start(with_neighbours(config)?).map_err(Failure::host)?;
-    let compared = compare(&server, snapshot, request, requests);
+    let compared = compare(&server, snapshot, request, extent);
     server.shutdown();
     match compared {
         Ok(overhead) => Ok(Ok(overhead)),
@@ -80,11 +107,11 @@ fn compare(
     server: &Server,
     snapshot: &Snapshot,
     request: &Request<'_>,
-    requests: u32,
+    extent: Extent,
 ) -> Result<Overhead, Incomparable> {
-    let rounds = requests.div_ceil(PARTS * CALLS);
+    let rounds = extent.rounds();
     let (mut added, mut equals) = (Vec::new(), Vec::new());
-    for part in 0..PARTS {
+    for part in within(extent.time, 1, PARTS) {
         let mut sides = Sides {
             worker: fork(snapshot)?,
             other: fork(snapshot)?,
@@ -93,7 +120,7 @@ fn compare(
             response: Discarded::new(snapshot.limits().response_bytes),
             next_id: 0,
         };
-        for _ in 0..WARM_UP {
+        for _ in 0..extent.warm_up() {
             sides.worker()?;
             sides.other()?;
             sides.pool()?;

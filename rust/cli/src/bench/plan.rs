@@ -7,10 +7,17 @@ use std::time::{Duration, Instant};
 pub const REQUESTS_MIN: u32 = 3;
 /// Each measured request is served together with its reset, as two halves, and again in the steady state.
 const CALLS_A_REQUEST: u32 = 3;
+/// The part of the time for the rounds, in which a request is served twice. The steady state takes half as long.
+const ROUNDS_PART: u32 = 3;
+const REQUESTS_PART: u32 = 2;
+/// The part of the time for each of the [`STEPS`] other steps. Together with the requests they take the whole time.
+const STEP_PART: u32 = REQUESTS_PART * STEPS;
+/// The requests before the measurement, forks, memory twice, routes and limits, the first response.
+const STEPS: u32 = 6;
 
 /// Requests that are measured if the command line does not say how many.
 const REQUESTS: u32 = 20_000;
-/// How long they may take if it does not say that either.
+/// How long the measurement may take if it does not say that either.
 const TIME: Duration = Duration::from_secs(20);
 
 /// The extent of a measurement.
@@ -19,7 +26,7 @@ pub struct Plan {
     /// How many requests are measured; fewer if they would take longer than `time`, unless their number is exact.
     pub requests: u32,
     pub is_exact: bool,
-    /// How long the requests may take, approximately. The other steps have parts of the same time.
+    /// How long all steps together may take, approximately. Boots come on top, and what the least numbers need.
     pub time: Duration,
 }
 
@@ -33,9 +40,14 @@ impl Plan {
         }
     }
 
-    /// How long one of `parts` equal parts may take.
-    pub fn share(self, parts: u32) -> Duration {
-        self.time / parts
+    /// How long a step other than the requests may take.
+    pub fn step(self) -> Duration {
+        self.time / STEP_PART
+    }
+
+    /// How long the rounds may take. None if the number of requests is exact.
+    pub fn rounds(self) -> Option<Duration> {
+        (!self.is_exact).then(|| self.time / ROUNDS_PART)
     }
 
     /// The plan for requests that take `each`.
@@ -43,7 +55,7 @@ impl Plan {
         if self.is_exact {
             return self;
         }
-        let fit = fit(self.time / CALLS_A_REQUEST, each).max(REQUESTS_MIN);
+        let fit = fit(self.time / REQUESTS_PART / CALLS_A_REQUEST, each).max(REQUESTS_MIN);
         Self { requests: self.requests.min(fit), ..self }
     }
 }
@@ -67,9 +79,18 @@ mod tests {
     fn fewer_slow_requests_are_measured() {
         let plan = Plan { requests: 1_000, is_exact: false, time: Duration::from_secs(3) };
         let requests = |each_us| plan.for_requests_of(Duration::from_micros(each_us)).requests;
-        assert_eq!((requests(0), requests(30), requests(2_000), requests(1 << 30)), (1_000, 1_000, 500, REQUESTS_MIN));
+        assert_eq!((requests(0), requests(30), requests(1_000), requests(1 << 30)), (1_000, 1_000, 500, REQUESTS_MIN));
         let exact = Plan { is_exact: true, ..plan };
         assert_eq!(exact.for_requests_of(Duration::from_secs(60)).requests, 1_000);
+    }
+
+    #[test]
+    fn the_steps_fit_into_the_time() {
+        let plan = Plan::new(None, Some(12));
+        let rounds = plan.rounds().unwrap();
+        assert_eq!(rounds + rounds / (CALLS_A_REQUEST - 1) + plan.step() * STEPS, Duration::from_secs(12));
+        assert_eq!(Plan::new(Some(500), None).rounds(), None);
+        assert!(Plan::new(Some(500), Some(1)).rounds().is_some());
     }
 
     #[test]

@@ -30,16 +30,7 @@ pub fn run(options: &RunOptions) -> Result<(), Failure> {
     let (mut config, name) = match (&options.config, &options.program) {
         (Some(file), _) => (Config::from_file(file).map_err(Failure::usage)?, file.as_path()),
         (None, Some(program)) => (options.settings.config(program)?, program.as_path()),
-        (None, None) if options.settings.is_default() && Path::new(TENANTS_FILE).exists() => {
-            let file = Path::new(TENANTS_FILE);
-            (Config::from_file(file).map_err(Failure::usage)?, file)
-        }
-        (None, None) => {
-            let why = "name a program, or --config and a file";
-            return Err(Failure::Usage(format!(
-                "there is nothing to run: {why}; there is no {TENANTS_FILE} here either"
-            )));
-        }
+        (None, None) => (of_this_directory(options)?, Path::new(TENANTS_FILE)),
     };
     if let Some(engine) = options.engine {
         config.force_engine(engine);
@@ -85,6 +76,24 @@ pub fn run(options: &RunOptions) -> Result<(), Failure> {
     }
     server.shutdown();
     waited.and_then(|outcome| outcome).map(|_| ()).map_err(Failure::host)
+}
+
+/// The tenants of the directory in which the command was started. Their file has all settings of programs.
+fn of_this_directory(options: &RunOptions) -> Result<Config, Failure> {
+    let file = Path::new(TENANTS_FILE);
+    if !file.exists() {
+        let why = "name a program, or --config and a file";
+        return Err(Failure::Usage(format!("there is nothing to run: {why}; there is no {TENANTS_FILE} here either")));
+    }
+    let set = options.settings.set();
+    if !set.is_empty() {
+        return Err(Failure::Usage(format!(
+            "no program is named, so {TENANTS_FILE} would be served, whose tenants have settings of their own: put {} \
+             there, or name the program",
+            set.join(", ")
+        )));
+    }
+    Config::from_file(file).map_err(Failure::usage)
 }
 
 /// Waits for the only program. If it cannot run, the command ends, since serving nothing but 503 has no use.

@@ -64,7 +64,7 @@ impl BootInputs {
             (self.limits == other.limits, "other limits"),
             (
                 self.service == other.service,
-                "another way to serve, another port, other warm-up requests or other destinations",
+                "another way to serve, another port, other requests around the freeze or other destinations",
             ),
             (self.shared_bytes == other.shared_bytes, "other shared memory"),
         ]
