@@ -262,6 +262,22 @@ static void vectors(void) {
     SAY(preadv2(fd, in, 2, -2, 0));
     SAY(preadv2(fd, in, 2, 0, 0x4000));
     close(fd);
+    int ends[2];
+    SAY(pipe(ends));
+    SAY(preadv2(ends[0], in, 1, -1, RWF_NOWAIT));
+    SAY(write(ends[1], "z", 1));
+    SAY(preadv2(ends[0], in, 1, -1, RWF_NOWAIT));
+    SAY(preadv2(ends[0], in, 1, 0, RWF_NOWAIT));
+    static char much[1 << 20];
+    struct iovec all = {much, sizeof much};
+    SAY(pwritev2(ends[1], &all, 1, -1, RWF_NOWAIT));
+    SAY(pwritev2(ends[1], &all, 1, -1, RWF_NOWAIT));
+    close(ends[0]);
+    close(ends[1]);
+    SAY(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
+    SAY(preadv2(ends[0], in, 1, -1, RWF_NOWAIT));
+    close(ends[0]);
+    close(ends[1]);
 }
 
 static void links(void) {
@@ -332,7 +348,20 @@ static void socket_paths(void) {
     int client = socket(AF_UNIX, SOCK_STREAM, 0);
     SAY(connect(client, (void *)&name, sizeof name));
     SAY(listen(listener, 5));
+    SAY(chmod("socket", 0500));
     SAY(connect(client, (void *)&name, sizeof name));
+    SAY(chmod("socket", 0200));
+    SAY(connect(client, (void *)&name, sizeof name));
+    close(client);
+    struct sockaddr_un within = {AF_UNIX, "hidden/socket"}, below = {AF_UNIX, "socket/below"};
+    SAY(mkdir("hidden", 0755));
+    SAY(rename("socket", "hidden/socket"));
+    SAY(chmod("hidden", 0600));
+    client = socket(AF_UNIX, SOCK_STREAM, 0);
+    SAY(connect(client, (void *)&within, sizeof within));
+    SAY(chmod("hidden", 0700));
+    SAY(rename("hidden/socket", "socket"));
+    SAY(connect(client, (void *)&below, sizeof below));
     close(client);
     SAY(rename("socket", "moved-socket"));
     client = socket(AF_UNIX, SOCK_STREAM, 0);
