@@ -3,14 +3,26 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::kernel::residency::Resident;
+
 /// Figures of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Figures {
     /// The largest number of resident pages that the program was told.
     pub(crate) peak_pages: u64,
+    /// The last count of resident pages for a call that programs make often.
+    #[serde(skip)]
+    pub(crate) recent: RecentCount,
     /// Bytes and calls of reading and writing: `/proc/self/io`.
     pub(crate) read: Transfers,
     pub(crate) written: Transfers,
+}
+
+/// A count of resident pages, and the time until which it is good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RecentCount {
+    pub(crate) resident: Resident,
+    pub(crate) until_ns: u64,
 }
 
 /// Transfers in one direction.

@@ -4,10 +4,15 @@
 use mayfly_engine::{RESIDENCY_AT_ONCE, Residency};
 use mayfly_machine::layout;
 
+use crate::base::clock;
 use crate::base::errno::Errno;
 use crate::base::pages::PageRange;
 use crate::kernel::call::Call;
+use crate::kernel::figures::RecentCount;
 use crate::mm::vma::VmaKind;
+
+/// See [`Call::resident_recently`].
+const GOOD_FOR: u64 = 16;
 
 /// Resident pages by kind: `RssAnon`, `RssFile` and `RssShmem` of `/proc/self/status`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +50,21 @@ impl Call<'_, '_> {
         let resident = Resident { anonymous: all.own.saturating_sub(shared), file: all.file, shared };
         let peak = &mut self.process.figures.peak_pages;
         *peak = resident.pages().max(*peak);
+        Ok(resident)
+    }
+
+    /// As [`Call::resident`], for calls that programs make often: a count is good for [`GOOD_FOR`] times as long as it
+    /// took, so that counting is a small part of the time.
+    pub(crate) fn resident_recently(&mut self) -> Result<Resident, Errno> {
+        let from_ns = clock::now_ns();
+        let recent = self.process.figures.recent;
+        if from_ns < recent.until_ns {
+            return Ok(recent.resident);
+        }
+        let resident = self.resident()?;
+        let now_ns = clock::now_ns();
+        let until_ns = now_ns.saturating_add(now_ns.saturating_sub(from_ns).saturating_mul(GOOD_FOR));
+        self.process.figures.recent = RecentCount { resident, until_ns };
         Ok(resident)
     }
 

@@ -262,22 +262,6 @@ static void vectors(void) {
     SAY(preadv2(fd, in, 2, -2, 0));
     SAY(preadv2(fd, in, 2, 0, 0x4000));
     close(fd);
-    int ends[2];
-    SAY(pipe(ends));
-    SAY(preadv2(ends[0], in, 1, -1, RWF_NOWAIT));
-    SAY(write(ends[1], "z", 1));
-    SAY(preadv2(ends[0], in, 1, -1, RWF_NOWAIT));
-    SAY(preadv2(ends[0], in, 1, 0, RWF_NOWAIT));
-    static char much[1 << 20];
-    struct iovec all = {much, sizeof much};
-    SAY(pwritev2(ends[1], &all, 1, -1, RWF_NOWAIT));
-    SAY(pwritev2(ends[1], &all, 1, -1, RWF_NOWAIT));
-    close(ends[0]);
-    close(ends[1]);
-    SAY(socketpair(AF_UNIX, SOCK_STREAM, 0, ends));
-    SAY(preadv2(ends[0], in, 1, -1, RWF_NOWAIT));
-    close(ends[0]);
-    close(ends[1]);
 }
 
 static void links(void) {
