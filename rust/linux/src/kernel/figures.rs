@@ -3,8 +3,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::kernel::residency::Resident;
-
 /// Figures of a process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Figures {
@@ -16,6 +14,23 @@ pub(crate) struct Figures {
     /// Bytes and calls of reading and writing: `/proc/self/io`.
     pub(crate) read: Transfers,
     pub(crate) written: Transfers,
+}
+
+/// Resident pages by kind: `RssAnon`, `RssFile` and `RssShmem` of `/proc/self/status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Resident {
+    /// Pages that are the program's alone, copies of files' pages included.
+    pub(crate) anonymous: u64,
+    /// Pages of mounted files.
+    pub(crate) file: u64,
+    /// Pages of shared mappings, anonymous or of written files.
+    pub(crate) shared: u64,
+}
+
+impl Resident {
+    pub(crate) fn pages(self) -> u64 {
+        self.anonymous.saturating_add(self.file).saturating_add(self.shared)
+    }
 }
 
 /// A count of resident pages, and the time until which it is good.

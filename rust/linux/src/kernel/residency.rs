@@ -8,28 +8,11 @@ use crate::base::clock;
 use crate::base::errno::Errno;
 use crate::base::pages::PageRange;
 use crate::kernel::call::Call;
-use crate::kernel::figures::RecentCount;
+use crate::kernel::figures::{RecentCount, Resident};
 use crate::mm::vma::VmaKind;
 
 /// See [`Call::resident_recently`].
 const GOOD_FOR: u64 = 16;
-
-/// Resident pages by kind: `RssAnon`, `RssFile` and `RssShmem` of `/proc/self/status`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Resident {
-    /// Pages that are the program's alone, copies of files' pages included.
-    pub(crate) anonymous: u64,
-    /// Pages of mounted files.
-    pub(crate) file: u64,
-    /// Pages of shared mappings, anonymous or of written files.
-    pub(crate) shared: u64,
-}
-
-impl Resident {
-    pub(crate) fn pages(self) -> u64 {
-        self.anonymous.saturating_add(self.file).saturating_add(self.shared)
-    }
-}
 
 /// What counting may cost on this thread.
 pub(crate) fn budget(call: &Call<'_, '_>) -> u64 {

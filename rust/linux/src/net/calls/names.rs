@@ -5,10 +5,10 @@
 
 use crate::base::errno::Errno;
 use crate::base::ids::PollableId;
-use crate::fs::calls::find::find;
-use crate::fs::calls::{permissions, tree};
 use crate::fs::overlay::OverlayEntry;
+use crate::fs::view::find::find;
 use crate::fs::view::lookup::{Found, Node};
+use crate::fs::view::permissions;
 use crate::host::attributes::now;
 use crate::kernel::call::Call;
 use crate::net::address::Address;
@@ -34,7 +34,7 @@ fn find_name(call: &Call<'_, '_>, path: &[u8], follow: bool) -> Result<Option<Fo
             } else {
                 [call.process.files.directory(), b"/", path].concat()
             };
-            if tree::is_writable(call.process, &whole) { Err(error) } else { Ok(None) }
+            if permissions::is_writable(call.process, &whole) { Err(error) } else { Ok(None) }
         }
         Ok(found) => Ok(Some(found)),
     }
@@ -47,7 +47,7 @@ pub(crate) fn make(call: &mut Call<'_, '_>, address: &Address) -> Result<Option<
     if found.node.is_some() {
         return Err(Errno::EADDRINUSE);
     }
-    if !tree::is_writable(call.process, &found.path) {
+    if !permissions::is_writable(call.process, &found.path) {
         return Ok(None);
     }
     permissions::check_parent(call.process, &found.path)?;
