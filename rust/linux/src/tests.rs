@@ -23,6 +23,7 @@ mod may_block;
 mod outbound;
 mod overlay_mappings;
 mod shared;
+mod sockets;
 mod turns;
 
 /// ```text

@@ -34,7 +34,8 @@ fn pages_count_from_their_first_content_on_and_a_reset_takes_them_back() {
         worker.write(DATA + PAGE_SIZE, b"a").unwrap();
         worker.write(DATA + 5 * PAGE_SIZE - 8, b"b").unwrap();
         assert_eq!(own(&worker), 3);
-        assert!(worker.is_resident(DATA + PAGE_SIZE) && !worker.is_resident(DATA + 2 * PAGE_SIZE));
+        let page = |page| worker.residency(DATA + page * PAGE_SIZE, PAGE_SIZE, &mut { RESIDENCY_AT_ONCE }).unwrap().own;
+        assert_eq!((page(1), page(2)), (1, 0));
         worker.unmap(DATA, PAGE_SIZE).unwrap();
         assert_eq!(own(&worker), 2);
         worker.reset().unwrap();
@@ -42,6 +43,31 @@ fn pages_count_from_their_first_content_on_and_a_reset_takes_them_back() {
     assert_eq!(own(&worker), 1);
     let mut left = RESIDENCY_AT_ONCE;
     assert_eq!(worker.residency(DATA + SPAN, SPAN, &mut left), Some(Residency::default()));
-    // A table costs as much as it has entries.
-    assert_eq!(worker.residency(DATA, SPAN, &mut 511), None);
+}
+
+/// What counting the resident pages of the span costs.
+fn cost(machine: &Machine) -> u64 {
+    let mut left = RESIDENCY_AT_ONCE;
+    machine.residency(DATA, SPAN, &mut left).unwrap();
+    let cost = RESIDENCY_AT_ONCE - left;
+    assert_eq!(machine.residency(DATA, SPAN, &mut { cost - 1 }), None);
+    assert!(machine.residency(DATA, SPAN, &mut { cost }).is_some());
+    cost
+}
+
+#[test]
+fn a_count_costs_what_it_looks_at() {
+    let mut booted = boot(counter(), 0);
+    booted.map_zero(DATA + SPAN, RW, Origin::Snapshot).unwrap();
+    let image = freeze(booted);
+    let mut worker = Machine::fork(&image, 1024, &[]).unwrap();
+    let entries = SPAN / PAGE_SIZE;
+    let empty = cost(&worker);
+    assert!((entries..2 * entries).contains(&empty), "{empty}");
+    worker.map_zero(DATA, RW, Origin::Request).unwrap();
+    let zeroes = cost(&worker);
+    assert!(zeroes > empty + PAGE_SIZE / 8, "{zeroes}");
+    worker.write(DATA, b"a").unwrap();
+    let content = cost(&worker);
+    assert!((empty + 1..zeroes).contains(&content), "{content}");
 }

@@ -11,6 +11,8 @@ use crate::base::errno::Errno;
 
 /// Most locked ranges of an open file.
 const RANGES_MAX: usize = 1024;
+/// Most locked ranges of all open files together.
+const ALL_RANGES_MAX: usize = 4096;
 
 /// A file's device and inode number.
 pub(crate) type FileIdentity = (u32, u64);
@@ -88,8 +90,19 @@ impl Locks {
         self.ranges.iter().copied().find(|own| own.overlaps(wanted) && own.kind.conflicts_with(wanted.kind))
     }
 
-    /// Locks bytes `start..=last`, or unlocks them (`None`). The kind that they had before does not matter.
-    pub(crate) fn set_range(&mut self, start: u64, last: u64, kind: Option<LockKind>) -> Result<(), Errno> {
+    /// Locks bytes `start..=last`, or unlocks them (`None`). The kind that they had before does not matter. The other
+    /// open files have `others` locked ranges.
+    ///
+    /// # Errors
+    ///
+    /// `ENOLCK` if there would be too many ranges: unlocking the middle of one makes two of it.
+    pub(crate) fn set_range(
+        &mut self,
+        start: u64,
+        last: u64,
+        kind: Option<LockKind>,
+        others: usize,
+    ) -> Result<(), Errno> {
         let mut ranges = Vec::with_capacity(self.ranges.len().saturating_add(2));
         for own in &self.ranges {
             if own.start < start {
@@ -108,7 +121,8 @@ impl Locks {
             }
             merges
         });
-        if ranges.len() > RANGES_MAX {
+        let too_many = ranges.len() > RANGES_MAX || ranges.len().saturating_add(others) > ALL_RANGES_MAX;
+        if too_many && ranges.len() > self.ranges.len() {
             return Err(Errno::ENOLCK);
         }
         self.ranges = ranges;
@@ -134,7 +148,7 @@ mod tests {
             let mut model = [None; 40];
             for (start, len, kind) in steps {
                 let last = start + len;
-                locks.set_range(start, last, kind).unwrap();
+                locks.set_range(start, last, kind, 0).unwrap();
                 model[start as usize..=last as usize].fill(kind);
             }
             let mut seen = [None; 40];
@@ -153,18 +167,32 @@ mod tests {
     #[test]
     fn ranges_reach_to_the_end_and_are_bounded() {
         let mut locks = Locks::new((1, 2));
-        locks.set_range(0, u64::MAX, Some(LockKind::Exclusive)).unwrap();
-        locks.set_range(10, u64::MAX, None).unwrap();
+        locks.set_range(0, u64::MAX, Some(LockKind::Exclusive), 0).unwrap();
+        locks.set_range(10, u64::MAX, None, 0).unwrap();
         assert_eq!(locks.ranges, [LockedRange { start: 0, last: 9, kind: LockKind::Exclusive }]);
-        let results: Vec<_> = (10..2000).map(|at| locks.set_range(2 * at, 2 * at, Some(LockKind::Shared))).collect();
+        let results: Vec<_> = (10..2000).map(|at| locks.set_range(2 * at, 2 * at, Some(LockKind::Shared), 0)).collect();
         assert!(results.contains(&Err(Errno::ENOLCK)));
         assert!(locks.ranges.len() <= RANGES_MAX);
     }
 
     #[test]
+    fn unlocking_in_the_middle_counts_and_unlocking_all_never_fails() {
+        let mut locks = Locks::new((1, 2));
+        let others = ALL_RANGES_MAX - 1;
+        locks.set_range(0, 99, Some(LockKind::Exclusive), others).unwrap();
+        assert_eq!(locks.set_range(50, 50, None, others), Err(Errno::ENOLCK));
+        assert_eq!(locks.set_range(50, 50, Some(LockKind::Shared), others), Err(Errno::ENOLCK));
+        assert_eq!(locks.set_range(200, 200, Some(LockKind::Shared), others), Err(Errno::ENOLCK));
+        assert_eq!(locks.ranges, [LockedRange { start: 0, last: 99, kind: LockKind::Exclusive }]);
+        locks.set_range(50, 99, None, others).unwrap();
+        locks.set_range(0, 99, None, 2 * ALL_RANGES_MAX).unwrap();
+        assert_eq!(locks.ranges(), 0);
+    }
+
+    #[test]
     fn only_readers_share() {
         let mut locks = Locks::new((1, 2));
-        locks.set_range(5, 9, Some(LockKind::Shared)).unwrap();
+        locks.set_range(5, 9, Some(LockKind::Shared), 0).unwrap();
         let wanted = |start, last, kind| LockedRange { start, last, kind };
         assert_eq!(locks.conflict(&wanted(0, 100, LockKind::Shared)), None);
         assert_eq!(locks.conflict(&wanted(0, 4, LockKind::Exclusive)), None);

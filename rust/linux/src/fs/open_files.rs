@@ -26,7 +26,7 @@ const DESCRIPTORS_MAX: usize = 1024;
 pub(crate) const IN_FLIGHT_MAX: usize = 512;
 
 /// Most bytes that the host stores for a program's open files: synthetic text, and listings of directories.
-const HELD_MAX: usize = 8 << 20;
+pub(crate) const HELD_MAX: usize = 8 << 20;
 
 /// Flags that `F_SETFL` may change.
 const CHANGEABLE: i32 = libc::O_APPEND | libc::O_NONBLOCK | libc::O_ASYNC | libc::O_DIRECT | libc::O_NOATIME;

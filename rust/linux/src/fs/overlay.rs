@@ -72,6 +72,8 @@ pub(crate) struct Overlay {
     entries: BTreeMap<Vec<u8>, OverlayEntry>,
     /// Of directories that are no entries.
     times: DirectoryTimes,
+    /// Modes that the program has set of the empty mounts' own directories, which are no entries.
+    modes: BTreeMap<Vec<u8>, u32>,
     inodes: Inodes,
     max_entries: usize,
 }
@@ -79,7 +81,7 @@ pub(crate) struct Overlay {
 impl Overlay {
     pub(crate) fn new(max_bytes: u64, max_entries: usize) -> Self {
         let (times, inodes) = (DirectoryTimes::default(), Inodes::new(max_bytes));
-        Self { entries: BTreeMap::new(), times, inodes, max_entries }
+        Self { entries: BTreeMap::new(), times, modes: BTreeMap::new(), inodes, max_entries }
     }
 
     /// Whether a deserialised value keeps this type's invariants and the limits.
@@ -97,11 +99,12 @@ impl Overlay {
             && self.max_entries == limits.overlay_entries
     }
 
-    /// The mode of the overlay's directory at `path`.
+    /// The mode of the directory at `path`, if it is the overlay's, or the program has set it.
     pub(crate) fn directory_mode(&self, path: &[u8]) -> Option<u32> {
-        match self.entries.get(path)? {
-            OverlayEntry::Directory { mode, .. } => Some(*mode),
-            _ => None,
+        match self.entries.get(path) {
+            Some(OverlayEntry::Directory { mode, .. }) => Some(*mode),
+            Some(_) => None,
+            None => self.modes.get(path).copied(),
         }
     }
 
@@ -112,7 +115,7 @@ impl Overlay {
 
     /// Whether all is as the mounts have it.
     pub(crate) fn is_empty(&self) -> bool {
-        self.entries.is_empty() && self.times.is_empty()
+        self.entries.is_empty() && self.times.is_empty() && self.modes.is_empty()
     }
 
     /// The number of entries that there can be.
@@ -141,7 +144,10 @@ impl Overlay {
                 Attributes { mode: libc::S_IFDIR | mode, modified: *modified, ..known }
             }
             Some(_) => known,
-            None => Attributes { modified: self.times.get(path).unwrap_or(known.modified), ..known },
+            None => {
+                let mode = self.modes.get(path).map_or(known.mode, |mode| libc::S_IFDIR | mode);
+                Attributes { mode, modified: self.times.get(path).unwrap_or(known.modified), ..known }
+            }
         }
     }
 
@@ -304,17 +310,20 @@ impl Overlay {
         Ok(())
     }
 
-    /// Sets the mode of the entry at `path`, which is in the overlay.
+    /// Sets the mode of the entry at `path`, which is in the overlay, or of an empty mount's own directory.
     pub(crate) fn set_mode(&mut self, path: &[u8], new: u32) {
         match self.entries.get_mut(path) {
             Some(OverlayEntry::Directory { mode, .. }) => *mode = new & 0o1777,
             Some(OverlayEntry::Socket { mode, .. }) => *mode = new & 0o7777,
             Some(&mut OverlayEntry::File(id)) => self.inodes.set_mode(id, new),
-            _ => {}
+            Some(OverlayEntry::Link { .. } | OverlayEntry::Gone) => {}
+            None => {
+                self.modes.insert(path.to_vec(), new & 0o1777);
+            }
         }
     }
 
-    /// Sets the modification time of the entry at `path`, which is in the overlay.
+    /// Sets the modification time of the entry at `path`, which is in the overlay, or of an empty mount's own directory.
     pub(crate) fn set_time(&mut self, path: &[u8], time: Time) {
         match self.entries.get_mut(path) {
             Some(
@@ -323,7 +332,8 @@ impl Overlay {
                 | OverlayEntry::Socket { modified, .. },
             ) => *modified = time,
             Some(&mut OverlayEntry::File(id)) => self.inodes.set_time(id, time),
-            _ => {}
+            Some(OverlayEntry::Gone) => {}
+            None => self.times.set(path, time),
         }
     }
 

@@ -8,9 +8,36 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Figures {
     /// The largest number of resident pages that the program was told.
     pub(crate) peak_pages: u64,
+    /// The last count of resident pages for a call that programs make often.
+    #[serde(skip)]
+    pub(crate) recent: RecentCount,
     /// Bytes and calls of reading and writing: `/proc/self/io`.
     pub(crate) read: Transfers,
     pub(crate) written: Transfers,
+}
+
+/// Resident pages by kind: `RssAnon`, `RssFile` and `RssShmem` of `/proc/self/status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Resident {
+    /// Pages that are the program's alone, copies of files' pages included.
+    pub(crate) anonymous: u64,
+    /// Pages of mounted files.
+    pub(crate) file: u64,
+    /// Pages of shared mappings, anonymous or of written files.
+    pub(crate) shared: u64,
+}
+
+impl Resident {
+    pub(crate) fn pages(self) -> u64 {
+        self.anonymous.saturating_add(self.file).saturating_add(self.shared)
+    }
+}
+
+/// A count of resident pages, and the time until which it is good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RecentCount {
+    pub(crate) resident: Resident,
+    pub(crate) until_ns: u64,
 }
 
 /// Transfers in one direction.

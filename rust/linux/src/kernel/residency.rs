@@ -4,27 +4,15 @@
 use mayfly_engine::{RESIDENCY_AT_ONCE, Residency};
 use mayfly_machine::layout;
 
+use crate::base::clock;
 use crate::base::errno::Errno;
 use crate::base::pages::PageRange;
 use crate::kernel::call::Call;
+use crate::kernel::figures::{RecentCount, Resident};
 use crate::mm::vma::VmaKind;
 
-/// Resident pages by kind: `RssAnon`, `RssFile` and `RssShmem` of `/proc/self/status`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Resident {
-    /// Pages that are the program's alone, copies of files' pages included.
-    pub(crate) anonymous: u64,
-    /// Pages of mounted files.
-    pub(crate) file: u64,
-    /// Pages of shared mappings, anonymous or of written files.
-    pub(crate) shared: u64,
-}
-
-impl Resident {
-    pub(crate) fn pages(self) -> u64 {
-        self.anonymous.saturating_add(self.file).saturating_add(self.shared)
-    }
-}
+/// See [`Call::resident_recently`].
+const GOOD_FOR: u64 = 16;
 
 /// What counting may cost on this thread.
 pub(crate) fn budget(call: &Call<'_, '_>) -> u64 {
@@ -45,6 +33,21 @@ impl Call<'_, '_> {
         let resident = Resident { anonymous: all.own.saturating_sub(shared), file: all.file, shared };
         let peak = &mut self.process.figures.peak_pages;
         *peak = resident.pages().max(*peak);
+        Ok(resident)
+    }
+
+    /// As [`Call::resident`], for calls that programs make often: a count is good for [`GOOD_FOR`] times as long as it
+    /// took, so that counting is a small part of the time.
+    pub(crate) fn resident_recently(&mut self) -> Result<Resident, Errno> {
+        let from_ns = clock::now_ns();
+        let recent = self.process.figures.recent;
+        if from_ns < recent.until_ns {
+            return Ok(recent.resident);
+        }
+        let resident = self.resident()?;
+        let now_ns = clock::now_ns();
+        let until_ns = now_ns.saturating_add(now_ns.saturating_sub(from_ns).saturating_mul(GOOD_FOR));
+        self.process.figures.recent = RecentCount { resident, until_ns };
         Ok(resident)
     }
 

@@ -81,6 +81,17 @@ impl Pollables {
         Ok(())
     }
 
+    /// The port of a network socket that is about to connect and has no address yet: an unused one, or the one that it
+    /// is bound to on all addresses.
+    pub(crate) fn port_without_address(&mut self, id: PollableId) -> Result<Option<u16>, Errno> {
+        let socket = self.socket(id)?;
+        match (socket.bound, socket.local.is_any()) {
+            (false, _) => Ok(Some(self.free_port())),
+            (true, true) => Ok(socket.local.port()),
+            (true, false) => Ok(None),
+        }
+    }
+
     /// Picks an unused name for an unbound Unix socket: a NUL and five hexadecimal digits.
     fn free_name(&mut self) -> Arc<[u8]> {
         self.made = self.made.saturating_add(1);

@@ -158,6 +158,43 @@ fn a_reset_discards_what_a_request_has_written() {
 }
 
 #[test]
+fn modes_and_times_of_the_temporary_directories_are_kept_and_reset() {
+    let (_root, puppet) = puppet();
+    let (image, frozen) = puppet.freeze();
+    let mut worker = Puppet::fork(&image, &frozen);
+    for directory in ["/tmp", "/dev/shm"] {
+        let attributes = |worker: &mut Puppet| {
+            let path = worker.text(0, directory);
+            assert_eq!(worker.call(libc::SYS_stat, [path, WINDOW + 1024, 0, 0, 0, 0], 0), Ok(0));
+            let mut stat = [0; 96];
+            worker.machine.read(WINDOW + 1024, &mut stat).unwrap();
+            let mode = u32::from_le_bytes(stat[24..28].try_into().unwrap());
+            (mode & 0o7777, u64::from_le_bytes(stat[88..].try_into().unwrap()))
+        };
+        let new = format!("{directory}/new");
+        for by_descriptor in [false, true] {
+            assert_eq!(attributes(&mut worker), (0o1777, 0), "{directory}");
+            let seconds: Vec<u8> = [5_u64, 0, 7, 0].iter().flat_map(|word| word.to_le_bytes()).collect();
+            worker.process.copy_out(&mut worker.machine, WINDOW + 2048, &seconds).unwrap();
+            if by_descriptor {
+                let fd = worker.open(directory, libc::O_RDONLY) as u64;
+                assert_eq!(worker.call(libc::SYS_fchmod, [fd, 0o500, 0, 0, 0, 0], 0), Ok(0));
+                assert_eq!(worker.call(libc::SYS_utimensat, [fd, 0, WINDOW + 2048, 0, 0, 0], 0), Ok(0));
+            } else {
+                let path = worker.text(0, directory);
+                assert_eq!(worker.call(libc::SYS_chmod, [path, 0o500, 0, 0, 0, 0], 0), Ok(0));
+                assert_eq!(worker.call(libc::SYS_utimensat, [AT_FDCWD, path, WINDOW + 2048, 0, 0, 0], 0), Ok(0));
+            }
+            assert_eq!(attributes(&mut worker), (0o500, 7), "{directory}");
+            assert_eq!(worker.open(&new, libc::O_RDWR | libc::O_CREAT), -i64::from(libc::EACCES));
+            worker.reset(&frozen).unwrap();
+        }
+        assert!(worker.open(&new, libc::O_RDWR | libc::O_CREAT) > 0);
+        worker.reset(&frozen).unwrap();
+    }
+}
+
+#[test]
 fn a_file_without_a_name_exists_while_it_is_open() {
     let (_root, mut puppet) = puppet();
     let empty = puppet.process.overlay.inodes().room();

@@ -242,6 +242,76 @@ fn only_long_calls_are_made_elsewhere() {
 }
 
 #[test]
+fn a_long_count_of_resident_pages_is_made_elsewhere_and_not_often() {
+    let mut puppet = Puppet::boot_large(64 << 20, None, &Mounts::default(), &Network::default());
+    let map = [WINDOW, 24 * MIB, RW, super::PRIVATE_ANON_FIXED, u64::MAX, 0];
+    assert_eq!(puppet.call(libc::SYS_mmap, map, 0), Ok(WINDOW as i64));
+    let (image, frozen) = puppet.freeze();
+    let mut worker = Puppet::fork(&image, &frozen);
+    let buffer = WINDOW + 20 * MIB;
+    let [usage, system] = [[libc::RUSAGE_SELF as u64, buffer, 0, 0, 0, 0], [buffer, 0, 0, 0, 0, 0]];
+    // Pages of the request without content, all of which have to be read.
+    worker.process.copy_out(&mut worker.machine, WINDOW, &vec![0; 4 << 20]).unwrap();
+    worker.text(20 << 20, "here");
+    worker.may_block = false;
+    for (number, args) in [(libc::SYS_getrusage, usage), (libc::SYS_sysinfo, system)] {
+        assert_eq!(worker.left(number, args), 0);
+        // The same count serves both for a while.
+        assert_eq!(worker.call(libc::SYS_getrusage, usage, 0), Ok(0));
+        assert_eq!(worker.call(libc::SYS_sysinfo, system, 0), Ok(0));
+        worker.process.figures.recent = Default::default();
+    }
+    assert_eq!(worker.left(libc::SYS_mincore, [WINDOW, 4 * MIB, buffer, 0, 0, 0]), 0);
+    assert_eq!(worker.call(libc::SYS_mincore, [WINDOW, MIB / 4, buffer, 0, 0, 0], 0), Ok(0));
+    worker.may_block = true;
+    worker.reset(&frozen).unwrap();
+}
+
+#[test]
+fn a_long_text_about_mappings_is_made_elsewhere() {
+    let mut puppet = Puppet::boot();
+    let map = |at: u64, prot: u64| [at, PAGE_SIZE, prot, super::PRIVATE_ANON_FIXED, u64::MAX, 0];
+    assert_eq!(puppet.call(libc::SYS_mmap, map(WINDOW, RW), 0), Ok(WINDOW as i64));
+    for mapping in 1..200 {
+        let at = WINDOW + 2 * mapping * PAGE_SIZE;
+        assert_eq!(puppet.call(libc::SYS_mmap, map(at, 1), 0), Ok(at as i64));
+    }
+    let path = puppet.text(64, "/proc/self/smaps");
+    let few = puppet.text(0, "/proc/self/maps");
+    puppet.may_block = false;
+    assert!(puppet.call(libc::SYS_open, [few, 0, 0, 0, 0, 0], 0).unwrap() > 0);
+    assert!(puppet.left(libc::SYS_open, [path, 0, 0, 0, 0, 0]) > 0);
+    for mapping in 1..150 {
+        let at = WINDOW + 2 * mapping * PAGE_SIZE;
+        assert_eq!(puppet.call(libc::SYS_munmap, [at, PAGE_SIZE, 0, 0, 0, 0], 0), Ok(0));
+    }
+    assert!(puppet.call(libc::SYS_open, [path, 0, 0, 0, 0, 0], 0).unwrap() > 0);
+}
+
+#[test]
+fn a_read_that_must_not_wait_does_not() {
+    const NOWAIT: u64 = 8;
+    let root = directory();
+    let (mut worker, fd) = worker(root.path(), Some(Storage::Far), false);
+    let vector: Vec<u8> = [WINDOW + 1024, 8].iter().flat_map(|word: &u64| word.to_le_bytes()).collect();
+    worker.process.copy_out(&mut worker.machine, WINDOW, &vector).unwrap();
+    let read = |fd, offset, flags| [fd, WINDOW, 1, offset, 0, flags];
+    let again = Ok(-i64::from(libc::EAGAIN));
+    for may_block in [false, true] {
+        worker.may_block = may_block;
+        assert_eq!(worker.call(libc::SYS_preadv2, read(fd, 0, NOWAIT), 0), again);
+        assert_eq!(worker.call(libc::SYS_preadv2, read(fd, u64::MAX, NOWAIT), 0), again);
+    }
+    assert_eq!(worker.call(libc::SYS_preadv2, read(fd, 0, 0), 0), Ok(8));
+    assert_eq!(worker.call(libc::SYS_pipe, [WINDOW + 512, 0, 0, 0, 0, 0], 0), Ok(0));
+    let (reader, writer) = (fd + 1, fd + 2);
+    assert_eq!(worker.call(libc::SYS_preadv2, read(reader, u64::MAX, NOWAIT), 0), again);
+    let written = (0..).find(|_| worker.call(libc::SYS_pwritev2, read(writer, u64::MAX, NOWAIT), 0) == again);
+    assert_eq!(written, Some(8192), "the pipe's 64 KiB");
+    assert_eq!(worker.call(libc::SYS_preadv2, read(reader, u64::MAX, NOWAIT), 0), Ok(8));
+}
+
+#[test]
 fn a_large_file_is_opened_for_writing_at_once() {
     let root = directory();
     let (mut worker, fd) = worker(root.path(), Some(Storage::Memory), false);

@@ -24,30 +24,42 @@ static int listener(int domain, const char *host, int only6, int *port) {
     return fd;
 }
 
+static void print_host(const struct sockaddr_storage *name) {
+    char text[64];
+    const void *at = name->ss_family == AF_INET ? (void *)&((struct sockaddr_in *)name)->sin_addr
+                                                : (void *)&((struct sockaddr_in6 *)name)->sin6_addr;
+    printf(" %s", inet_ntop(name->ss_family, at, text, sizeof text));
+}
+
+// Whether clients bind to any address before they connect.
+static int binds;
+
 // Connects; prints the result, and the addresses of both ends. Returns the client.
 static int reach(int from, const char *host, int port, int listening, int *server) {
     struct sockaddr_in6 to6 = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
     inet_pton(from, host, from == AF_INET ? (void *)&to.sin_addr : (void *)&to6.sin6_addr);
     int fd = socket(from, SOCK_STREAM, 0);
+    struct sockaddr_storage any = {.ss_family = from};
+    if (binds) SAY(bind(fd, (void *)&any, from == AF_INET ? sizeof to : sizeof to6));
     int failed = from == AF_INET ? connect(fd, (void *)&to, sizeof to) : connect(fd, (void *)&to6, sizeof to6);
     printf("%s to %s: %s\n", from == AF_INET ? "4" : "6", host, failed ? strerrorname(errno) : "connected");
     if (failed) {
         close(fd);
         return -1;
     }
-    *server = accept(listening, NULL, NULL);
+    struct sockaddr_storage accepted;
+    socklen_t accepted_size = sizeof accepted;
+    *server = accept4(listening, (void *)&accepted, &accepted_size, 0);
+    print_host(&accepted);
     for (int i = 0; i < 4; i++) {
         struct sockaddr_storage name;
         socklen_t size = sizeof name;
-        char text[64];
         if (i % 2)
             getpeername(i < 2 ? fd : *server, (void *)&name, &size);
         else
             getsockname(i < 2 ? fd : *server, (void *)&name, &size);
-        void *at = name.ss_family == AF_INET ? (void *)&((struct sockaddr_in *)&name)->sin_addr
-                                             : (void *)&((struct sockaddr_in6 *)&name)->sin6_addr;
-        printf(" %s", inet_ntop(name.ss_family, at, text, sizeof text));
+        print_host(&name);
     }
     puts("");
     return fd;
@@ -204,11 +216,46 @@ static void options(void) {
     close(fd6);
 }
 
+// Sends the writing end of a pipe, closes it, and receives it where its number cannot be stored: it must be closed.
+static void unwritable(int asks_for_sender) {
+    int ends[2], pipes[2], free_one = dup(0);
+    close(free_one);
+    socketpair(AF_UNIX, SOCK_STREAM, 0, ends);
+    SAY(pipe(pipes));
+    SAY(setsockopt(ends[1], SOL_SOCKET, SO_PASSCRED, &asks_for_sender, sizeof asks_for_sender));
+    char byte = 'x';
+    union {
+        char bytes[CMSG_SPACE(sizeof(int))];
+        struct cmsghdr head;
+    } control = {{0}};
+    control.head = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    memcpy(CMSG_DATA(&control.head), &pipes[1], sizeof(int));
+    struct iovec vector = {&byte, 1};
+    struct msghdr out = {
+        .msg_iov = &vector, .msg_iovlen = 1, .msg_control = control.bytes, .msg_controllen = sizeof control};
+    SAY(sendmsg(ends[0], &out, 0));
+    close(pipes[1]);
+    struct msghdr in = {.msg_iov = &vector, .msg_iovlen = 1, .msg_control = UNMAPPED, .msg_controllen = 128};
+    SAY(recvmsg(ends[1], &in, 0));
+    printf("flags %d, size %zu\n", in.msg_flags, in.msg_controllen);
+    SAY(read(pipes[0], &byte, 1));
+    close(ends[0]);
+    close(ends[1]);
+    close(pipes[0]);
+    printf("same %d\n", dup(0) == free_one);
+    close(free_one);
+}
+
 int main(void) {
     families();
+    binds = 1;
+    families();
+    binds = 0;
     resets();
     timeouts();
     credentials();
+    unwritable(0);
+    unwritable(1);
     options();
     return 0;
 }

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Looks at the entries of a range without changing them.
 
-use super::{ENTRIES, Entry, FRAME_MASK, LEVELS, PRESENT, Tables};
+use super::{Entry, FRAME_MASK, LEVELS, PRESENT, Tables};
 use crate::memory::Memory;
 
 impl Tables {
     /// Calls `look(slot, entry)` for every non-empty leaf entry of `[start, end)`. `None` if `look` returns `None`, or
-    /// if `left`, which each last-level table lowers by its number of entries, is used up.
+    /// if `left`, which each entry of a table of any level lowers by one, is used up.
     pub fn look(
         self,
         memory: &Memory,
@@ -26,10 +26,8 @@ impl Tables {
         left: &mut u64,
         look: &mut impl FnMut(u64, Entry, &mut u64) -> Option<()>,
     ) -> Option<()> {
-        if level == 0 {
-            *left = left.checked_sub(ENTRIES)?;
-        }
         for (address, slot) in Self::entries_for(table, level, base, start, end) {
+            *left = left.checked_sub(1)?;
             let entry = memory.read_u64(slot);
             if level == 0 {
                 if entry != 0 {
@@ -48,9 +46,10 @@ mod tests {
     use mayfly_machine::{PAGE_SIZE, Prot};
 
     use super::*;
+    use crate::tables::ENTRIES;
 
     #[test]
-    fn entries_are_shown_and_tables_are_bounded() {
+    fn entries_are_shown_and_their_number_is_bounded() {
         let account = crate::ledger::Account::default();
         let mut memory = Memory::boot(64, &account, crate::layout::Reach::Mapping).unwrap();
         let tables = Tables::new(&mut memory).unwrap();
@@ -67,9 +66,11 @@ mod tests {
             })?;
             Some(found)
         };
-        assert_eq!(seen(0, 1 << 18, 2 * ENTRIES), Some(vec![7, 8, 9]));
-        assert_eq!(seen(4, 5, ENTRIES), Some(vec![8]));
-        assert_eq!(seen(5, 5000, 2 * ENTRIES), Some(vec![]));
-        assert_eq!(seen(0, 1 << 18, ENTRIES), None);
+        // An entry of each of the upper two tables, a table, and the two that it names.
+        assert_eq!(seen(0, 1 << 18, 2 + 3 * ENTRIES), Some(vec![7, 8, 9]));
+        assert_eq!(seen(0, 1 << 18, 2 + 3 * ENTRIES - 1), None);
+        assert_eq!(seen(4, 5, 4), Some(vec![8]));
+        assert_eq!(seen(4, 5, 3), None);
+        assert_eq!(seen(5, 5000, 3 * ENTRIES), Some(vec![]));
     }
 }

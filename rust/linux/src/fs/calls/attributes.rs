@@ -7,12 +7,13 @@ use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
 use crate::base::identity::{GID, UID};
 use crate::base::ids::InodeId;
-use crate::fs::calls::find::find;
-use crate::fs::calls::tree::writable;
 use crate::fs::object::Object;
+use crate::fs::view::find::find;
 use crate::fs::view::lookup::Node;
+use crate::fs::view::permissions::writable;
 use crate::host::attributes::{Time, now};
 use crate::kernel::call::Call;
+use crate::kernel::process::Process;
 
 const AT_FDCWD: i32 = libc::AT_FDCWD;
 
@@ -60,11 +61,19 @@ fn own_open(call: &Call<'_, '_>, fd: i32) -> Result<OwnFile, Errno> {
     match &open.object {
         Object::Memory { id, .. } => Ok(OwnFile::File(*id)),
         // As long as it is at the path at which it was opened.
-        Object::Directory { attributes, .. } if call.process.overlay.owns_directory(&open.path, attributes.inode) => {
+        Object::Directory { attributes, .. }
+            if call.process.overlay.owns_directory(&open.path, attributes.inode)
+                || is_empty_mount(call.process, &open.path) =>
+        {
             Ok(OwnFile::Directory(open.path.to_vec()))
         }
         _ => Err(Errno::EPERM),
     }
+}
+
+/// Whether a path is that of a mount without a directory of the host, whose own directory is the program's: `/tmp`.
+fn is_empty_mount(process: &Process, path: &[u8]) -> bool {
+    writable(process, path).is_ok_and(|(mount, rest)| rest.is_empty() && mount.root.is_none())
 }
 
 /// `utimensat(2)`: sets the modification time; there is no other.

@@ -85,7 +85,7 @@ pub(crate) fn pwritev(call: &mut Call<'_, '_>) -> CallResult {
     write_from(call, int(fd), position, &buffers)
 }
 
-/// Flags of `preadv2` and `pwritev2`: nothing is stored beyond the process, and no file makes a call wait.
+/// Flags of `preadv2` and `pwritev2`: nothing is stored beyond the process.
 const RWF_HIPRI: i32 = 1;
 const RWF_DSYNC: i32 = 2;
 const RWF_SYNC: i32 = 4;
@@ -106,11 +106,11 @@ fn position_or_current(call: &Call<'_, '_>, known: i32) -> Result<Position, Errn
 
 /// `preadv2(2)`.
 pub(crate) fn preadv2(call: &mut Call<'_, '_>) -> CallResult {
-    let [fd, vectors, vector_count, ..] = call.args;
+    let [fd, vectors, vector_count, _, _, flags] = call.args;
     let position = position_or_current(call, RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT)?;
     check_readable(call, int(fd))?;
     let buffers = read_vectors(call, vectors, vector_count)?;
-    read_into(call, int(fd), position, &buffers)
+    read_with(call, int(fd), position, &buffers, int(flags) & RWF_NOWAIT != 0)
 }
 
 /// `pwritev2(2)`.
@@ -119,8 +119,14 @@ pub(crate) fn pwritev2(call: &mut Call<'_, '_>) -> CallResult {
     let position = position_or_current(call, RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND)?;
     check_writable(call, int(fd))?;
     let buffers = read_vectors(call, vectors, vector_count)?;
-    let Object::Memory { id, .. } = call.process.files.open_file(int(fd))?.object else {
-        return write_from(call, int(fd), position, &buffers);
+    let open = call.process.files.open_file(int(fd))?;
+    let id = match open.object {
+        Object::Memory { id, .. } => id,
+        Object::Pollable(id) => {
+            let nonblocking = open.flags & libc::O_NONBLOCK != 0 || int(flags) & RWF_NOWAIT != 0;
+            return crate::fs::calls::pollables::write(call, id, &buffers, nonblocking);
+        }
+        _ => return write_from(call, int(fd), position, &buffers),
     };
     let end = call.process.overlay.inodes().size(id);
     match position {
@@ -158,10 +164,15 @@ fn check_writable(call: &Call<'_, '_>, fd: i32) -> Result<(), Errno> {
 
 /// Reads from `fd` into `buffers`, until they are full, the file ends, or [`TRANSFER_MAX`] bytes are read.
 fn read_into(call: &mut Call<'_, '_>, fd: i32, position: Position, buffers: &[Buffer]) -> CallResult {
+    read_with(call, fd, position, buffers, false)
+}
+
+/// As [`read_into`]. `nowait`: `EAGAIN` in place of waiting for bytes, or for a page of a file that is not in memory.
+fn read_with(call: &mut Call<'_, '_>, fd: i32, position: Position, buffers: &[Buffer], nowait: bool) -> CallResult {
     check_readable(call, fd)?;
     let open = call.process.files.open_file(fd)?;
     if let Object::Pollable(id) = open.object {
-        let nonblocking = open.flags & libc::O_NONBLOCK != 0;
+        let nonblocking = nowait || open.flags & libc::O_NONBLOCK != 0;
         return crate::fs::calls::pollables::read(call, id, buffers, nonblocking);
     }
     let object = open.object.clone();
@@ -179,7 +190,7 @@ fn read_into(call: &mut Call<'_, '_>, fd: i32, position: Position, buffers: &[Bu
         large.resize(CHUNK_BYTES, 0);
         large.as_mut_slice()
     };
-    let mut transfer = Transfer { start, done: 0, left: wanted };
+    let mut transfer = Transfer { start, done: 0, left: wanted, nowait };
     let mut result = Ok(true);
     for buffer in buffers {
         result = transfer.fill(call, &object, *buffer, chunk);
@@ -216,9 +227,24 @@ struct Transfer {
     start: u64,
     done: u64,
     left: u64,
+    nowait: bool,
 }
 
 impl Transfer {
+    fn read(&self, call: &mut Call<'_, '_>, object: &Object, out: &mut [u8]) -> Result<usize, Halt> {
+        let offset = self.start.saturating_add(self.done);
+        if !self.nowait {
+            return object.read_at(call, offset, out);
+        }
+        let may_block = std::mem::replace(&mut call.context.may_block, false);
+        let result = object.read_at(call, offset, out);
+        call.context.may_block = may_block;
+        result.map_err(|halt| match halt {
+            Halt::Errno(Errno::NOT_HERE) => Errno::EAGAIN.into(),
+            other => other,
+        })
+    }
+
     /// Fills `buffer`; `false` if the file ended or the call has read enough.
     fn fill(
         &mut self,
@@ -231,7 +257,7 @@ impl Transfer {
         while filled < buffer.len && self.left > 0 {
             let part = buffer.len.saturating_sub(filled).min(self.left).min(count(chunk.len()));
             let part = chunk.get_mut(..usize::try_from(part).unwrap_or(0)).unwrap_or_default();
-            let got = object.read_at(call, self.start.saturating_add(self.done), part)?;
+            let got = self.read(call, object, part)?;
             let bytes = part.get(..got).unwrap_or_default();
             let at = buffer.address.checked_add(filled).ok_or(Errno::EFAULT)?;
             call.user().write(at, bytes)?;

@@ -88,7 +88,7 @@ pub(crate) fn inotify_add_watch(call: &mut Call<'_, '_>) -> CallResult {
     let id = inotify(call, fd)?;
     let path = call.user().read_path(path)?;
     let follow = mask & libc::IN_DONT_FOLLOW == 0;
-    let (path, node) = crate::fs::calls::find::find(call, libc::AT_FDCWD, &path, follow)?.existing()?;
+    let (path, node) = crate::fs::view::find::find(call, libc::AT_FDCWD, &path, follow)?.existing()?;
     if mask & libc::IN_ONLYDIR != 0 && !node.is_directory() {
         return Err(Errno::ENOTDIR.into());
     }

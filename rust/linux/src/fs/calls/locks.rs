@@ -13,8 +13,6 @@ use crate::kernel::call::Call;
 const READ_LOCK: i16 = 0;
 const WRITE_LOCK: i16 = 1;
 const UNLOCKED: i16 = 2;
-/// Most locked ranges of all open files together.
-const RANGES_MAX: usize = 4096;
 
 /// The file that a descriptor refers to.
 fn identity(call: &Call<'_, '_>, fd: i32) -> Result<FileIdentity, Errno> {
@@ -136,11 +134,9 @@ pub(crate) fn fcntl(call: &mut Call<'_, '_>, fd: i32, command: i32, address: u64
     if conflict.is_some() {
         return blocked("fcntl", command == libc::F_OFD_SETLKW);
     }
-    let held = call.process.files.locks().fold(0_usize, |sum, (_, locks)| sum.saturating_add(locks.ranges()));
-    if kind.is_some() && held >= RANGES_MAX {
-        return Err(Errno::ENOLCK.into());
-    }
-    set(call, open, file, |locks| locks.set_range(start, last, kind))?;
+    let others = call.process.files.locks().filter(|(id, _)| *id != open);
+    let held = others.fold(0_usize, |sum, (_, locks)| sum.saturating_add(locks.ranges()));
+    set(call, open, file, |locks| locks.set_range(start, last, kind, held))?;
     // Less may be locked than before.
     call.note_change();
     Ok(0)

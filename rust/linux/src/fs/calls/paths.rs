@@ -1,16 +1,17 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Calls that name a file by its path. Only `crate::fs::view::lookup` resolves paths.
 
-use super::{overlay_mappings, permissions, texts, tree};
+use super::{overlay_mappings, texts, tree};
 use crate::base::arguments::{count, int};
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
 use crate::base::identity::UID;
-use crate::fs::calls::find::{absolute, find};
 use crate::fs::object::Object;
 use crate::fs::open_files::OpenFile;
 use crate::fs::overlay::OverlayEntry;
+use crate::fs::view::find::{absolute, find};
 use crate::fs::view::lookup::{self, Found, Node};
+use crate::fs::view::permissions;
 use crate::fs::view::procfs::SyntheticFile;
 use crate::host::attributes::Attributes;
 use crate::kernel::call::Call;
@@ -237,11 +238,11 @@ fn access_at(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: i32, flag
     }
     let (attributes, path) = named_at(call, directory, path, flags & !libc::AT_EACCESS)?;
     // The owner's bits count for what is the program's own; else any bit does: the host decides at `open`.
-    let is_own = attributes.user == UID && tree::is_writable(call.process, &path);
+    let is_own = attributes.user == UID && permissions::is_writable(call.process, &path);
     let none = |bits: u32| attributes.mode & if is_own { bits & 0o700 } else { bits } == 0;
     if mode & libc::W_OK != 0
         && matches!(attributes.kind(), libc::S_IFREG | libc::S_IFDIR)
-        && !tree::is_writable(call.process, &path)
+        && !permissions::is_writable(call.process, &path)
     {
         return Err(Errno::EROFS.into());
     }

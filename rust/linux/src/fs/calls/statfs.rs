@@ -6,10 +6,10 @@ use mayfly_machine::PAGE_SIZE;
 
 use crate::base::arguments::{count, int};
 use crate::base::halt::CallResult;
-use crate::fs::calls::find::{find, plain};
-use crate::fs::calls::tree;
 use crate::fs::mounts::is_at_or_below;
 use crate::fs::object::Object;
+use crate::fs::view::find::{find, plain};
+use crate::fs::view::permissions;
 use crate::kernel::call::Call;
 
 /// Kinds of file systems: `<linux/magic.h>`.
@@ -29,7 +29,7 @@ pub(crate) fn statfs(call: &mut Call<'_, '_>) -> CallResult {
     let path = call.user().read_path(path)?;
     let (path, node) = find(call, libc::AT_FDCWD, &path, true)?.existing()?;
     let device = node.attributes(call.process, &path).device;
-    let words = file_system(call, &path, device, tree::is_writable(call.process, &path));
+    let words = file_system(call, &path, device, permissions::is_writable(call.process, &path));
     call.user().write_words(buffer, &words)?;
     Ok(0)
 }
@@ -41,7 +41,7 @@ pub(crate) fn fstatfs(call: &mut Call<'_, '_>) -> CallResult {
     let device = open.object.attributes(call.view())?.device;
     // Pipes, sockets, and files without a path have a file system of their own.
     let is_nameless = matches!(open.object, Object::Pollable(_) | Object::Log(_) | Object::Memory { device: 0, .. });
-    let is_writable = is_nameless || tree::is_writable(call.process, plain(&open.path));
+    let is_writable = is_nameless || permissions::is_writable(call.process, plain(&open.path));
     let words = file_system(call, &open.path, device, is_writable);
     call.user().write_words(buffer, &words)?;
     Ok(0)

@@ -9,12 +9,11 @@ use crate::base::arguments::int;
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
 use crate::base::ids::InodeId;
-use crate::fs::calls::find::find;
-use crate::fs::calls::permissions::{self, parent};
-use crate::fs::mounts::Mount;
 use crate::fs::overlay::{Layer, OverlayEntry};
+use crate::fs::view::find::find;
 use crate::fs::view::fs_view::FsView;
 use crate::fs::view::lookup::{self, Found, Node};
+use crate::fs::view::permissions::{self, parent, writable};
 use crate::host::attributes::now;
 use crate::kernel::call::Call;
 use crate::kernel::closing::forget_file;
@@ -27,21 +26,6 @@ const AT_FDCWD: i32 = libc::AT_FDCWD;
 /// The mode of a new file.
 fn mode_of(call: &Call<'_, '_>, argument: u64) -> u32 {
     int(argument).cast_unsigned() & 0o7777 & !call.process.resources.umask
-}
-
-/// The writable mount that a plain path lies in.
-pub(crate) fn writable<'p>(process: &'p Process, path: &'p [u8]) -> Result<(&'p Mount, &'p [u8]), Errno> {
-    process
-        .shared
-        .mounts
-        .find(path)
-        .filter(|(mount, _)| mount.writable && !lookup::is_synthetic(path))
-        .ok_or(Errno::EROFS)
-}
-
-/// Whether `path` is writable, or a directory in which names can be created.
-pub(crate) fn is_writable(process: &Process, path: &[u8]) -> bool {
-    writable(process, path).is_ok()
 }
 
 /// Whether the host's directory has something at `path`, hidden or not.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use mayfly_engine::Residency;
 use mayfly_machine::{PAGE_SIZE, Prot, layout};
 
 use crate::base::arguments::int;
@@ -13,7 +14,7 @@ use crate::base::pages::{self, PageRange, TASK_SIZE};
 use crate::fs::calls::overlay_mappings;
 use crate::fs::object::Object;
 use crate::kernel::call::Call;
-use crate::kernel::work_limits;
+use crate::kernel::{residency, work_limits};
 use crate::mm::mapped_file::MappedFile;
 use crate::mm::placement::Placement;
 use crate::mm::vma::{Vma, VmaKind};
@@ -347,13 +348,15 @@ pub(crate) fn mincore(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EAGAIN.into());
     }
     work_limits::check_pages(call, range)?;
-    let mut residency = Vec::new();
-    let mut page = range.start();
-    while page < range.end() {
-        residency.push(u8::from(call.machine.is_resident(page)));
-        page = page.saturating_add(PAGE_SIZE);
+    let mut left = residency::budget(call);
+    let mut bytes = Vec::new();
+    let mut at = range.start();
+    while at < range.end() {
+        let page = PageRange::at(at, PAGE_SIZE).ok_or(Errno::ENOMEM)?;
+        bytes.push(u8::from(call.residency(page, &mut left)? != Residency::default()));
+        at = page.end();
     }
-    call.user().write(buffer, &residency)?;
+    call.user().write(buffer, &bytes)?;
     Ok(0)
 }
 

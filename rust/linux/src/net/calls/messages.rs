@@ -167,15 +167,24 @@ fn receive_message(call: &mut Call<'_, '_>, fd: u64, message: u64, flags: i32) -
     let how = receive_how(flags, nonblocking)?;
     let header = read_header(call, message)?;
     let buffers = read_vectors(call, header.vectors, header.vector_count)?;
+    let socket = call.process.pollables.socket(id)?;
+    let wants_sender = socket.is_unix() && socket.option(libc::SOL_SOCKET, libc::SO_PASSCRED).unwrap_or(0) != 0;
     let received = transfer::receive(call, id, &buffers, how)?;
     let mut msg_flags = flags & libc::MSG_CMSG_CLOEXEC;
     let room = if header.control == 0 { 0 } else { header.control_len };
     let close_on_exec = flags & libc::MSG_CMSG_CLOEXEC != 0;
-    let socket = call.process.pollables.socket(id)?;
-    let wants_sender = socket.is_unix() && socket.option(libc::SOL_SOCKET, libc::SO_PASSCRED).unwrap_or(0) != 0;
-    let (first_len, first_fits) =
-        if wants_sender { rights::write_credentials(call, header.control, room)? } else { (0, true) };
-    let control = header.control.checked_add(first_len).ok_or(Errno::EFAULT)?;
+    let first = if wants_sender { rights::write_credentials(call, header.control, room) } else { Ok((0, true)) };
+    let (first_len, first_fits) = match first {
+        // As on Linux, credentials that cannot be written are left out without a note.
+        Err(Halt::Errno(Errno::EFAULT)) => (0, true),
+        Err(halt) => {
+            // The received open files are no longer in the queue.
+            transfer::close_unclaimed(call, received.open);
+            return Err(halt);
+        }
+        Ok(first) => first,
+    };
+    let control = header.control.wrapping_add(first_len);
     let (second_len, second_fits) =
         rights::write(call, control, room.saturating_sub(first_len), received.open, close_on_exec)?;
     let control_len = first_len.saturating_add(second_len);

@@ -6,14 +6,15 @@
 use crate::base::errno::Errno;
 use crate::base::ids::PollableId;
 use crate::fs::overlay::OverlayEntry;
-use crate::fs::view::lookup::{self, Found, Node};
+use crate::fs::view::find::find;
+use crate::fs::view::lookup::{Found, Node};
+use crate::fs::view::permissions;
 use crate::host::attributes::now;
 use crate::kernel::call::Call;
 use crate::net::address::Address;
 
 /// Mode of a socket's file before the mask.
 const MODE: u32 = 0o777;
-const OWNER_WRITES_AND_SEARCHES: u32 = 0o300;
 
 /// The path of an address, if it is one.
 fn path(address: &Address) -> Option<&[u8]> {
@@ -23,48 +24,37 @@ fn path(address: &Address) -> Option<&[u8]> {
     }
 }
 
-fn find(call: &Call<'_, '_>, path: &[u8], follow: bool) -> Result<Found, Errno> {
-    let base = call.process.files.directory();
-    lookup::resolve(call.view(), if base == b"/" { b"" } else { base }, path, follow)
-}
-
-/// Whether the program can make files at `path`.
-fn is_writable(call: &Call<'_, '_>, path: &[u8]) -> bool {
-    let mount = call.process.shared.mounts.find(path);
-    mount.is_some_and(|(mount, _)| mount.writable) && !lookup::is_synthetic(path)
-}
-
-/// Makes the file of a socket that is about to be bound: its plain path, and its number. `None`: the address has none.
-pub(crate) fn make(call: &mut Call<'_, '_>, address: &Address) -> Result<Option<(Vec<u8>, u64)>, Errno> {
-    let Some(path) = path(address) else { return Ok(None) };
-    let found = match find(call, path, false) {
-        Ok(found) => found,
-        Err(Errno::NOT_HERE) => return Err(Errno::NOT_HERE),
+/// What the path of a socket leads to. `None`: nothing, and the program could not make a file there.
+fn find_name(call: &Call<'_, '_>, path: &[u8], follow: bool) -> Result<Option<Found>, Errno> {
+    match find(call, libc::AT_FDCWD, path, follow) {
+        Err(Errno::NOT_HERE) => Err(Errno::NOT_HERE),
         Err(error) => {
             let whole = if path.starts_with(b"/") {
                 path.to_vec()
             } else {
                 [call.process.files.directory(), b"/", path].concat()
             };
-            return if is_writable(call, &whole) { Err(error) } else { Ok(None) };
+            if permissions::is_writable(call.process, &whole) { Err(error) } else { Ok(None) }
         }
-    };
+        Ok(found) => Ok(Some(found)),
+    }
+}
+
+/// Makes the file of a socket that is about to be bound: its plain path, and its number. `None`: the address has none.
+pub(crate) fn make(call: &mut Call<'_, '_>, address: &Address) -> Result<Option<(Vec<u8>, u64)>, Errno> {
+    let Some(path) = path(address) else { return Ok(None) };
+    let Some(found) = find_name(call, path, false)? else { return Ok(None) };
     if found.node.is_some() {
         return Err(Errno::EADDRINUSE);
     }
-    if !is_writable(call, &found.path) {
+    if !permissions::is_writable(call.process, &found.path) {
         return Ok(None);
     }
-    let end = found.path.iter().rposition(|&byte| byte == b'/').unwrap_or(0);
-    let parent = found.path.get(..end).unwrap_or_default();
-    let closed = |mode| mode & OWNER_WRITES_AND_SEARCHES != OWNER_WRITES_AND_SEARCHES;
-    if call.process.overlay.directory_mode(parent).is_some_and(closed) {
-        return Err(Errno::EACCES);
-    }
+    permissions::check_parent(call.process, &found.path)?;
     let mode = MODE & !call.process.resources.umask;
     let overlay = call.process.overlay.edit();
     let number = overlay.make_socket(&found.path, mode, now())?;
-    overlay.touch_directory(parent, now());
+    overlay.touch_directory(permissions::parent(&found.path), now());
     Ok(Some((found.path, number)))
 }
 
@@ -74,21 +64,19 @@ pub(crate) fn undo(call: &mut Call<'_, '_>, path: &[u8]) {
     let _ = call.process.overlay.edit().remove(path, false);
 }
 
-/// The listener at `address`, for sockets of this kind; `None` if there is nothing there.
+/// The listener at `address`, for sockets of this kind; `None` if there is nothing there. To connect, the program must
+/// be permitted to write to the socket's file.
 pub(crate) fn listener(call: &Call<'_, '_>, kind: i32, address: &Address) -> Result<Option<PollableId>, Errno> {
     let pollables = &call.process.pollables;
-    let found = match path(address).map(|path| find(call, path, true)) {
-        None => None,
-        Some(Err(Errno::NOT_HERE)) => return Err(Errno::NOT_HERE),
-        Some(found) => found.ok().and_then(|found| found.node),
-    };
-    match found {
-        None => Ok(pollables.listener(kind, address)),
-        Some(Node::Overlay { entry: OverlayEntry::Socket { number, .. }, .. }) => {
+    let found = path(address).map(|path| find_name(call, path, true)).transpose()?.flatten();
+    let Some(Found { path, node: Some(node), .. }) = found else { return Ok(pollables.listener(kind, address)) };
+    permissions::check(call.process, &path, &node, permissions::WRITE)?;
+    match node {
+        Node::Overlay { entry: OverlayEntry::Socket { number, .. }, .. } => {
             let named = |id: &PollableId| pollables.socket(*id).is_ok_and(|socket| socket.node == Some(number));
             let id = pollables.listeners.iter().copied().find(named).ok_or(Errno::ECONNREFUSED)?;
             if pollables.socket(id)?.kind == kind { Ok(Some(id)) } else { Err(Errno::EPROTOTYPE) }
         }
-        Some(_) => Err(Errno::ECONNREFUSED),
+        _ => Err(Errno::ECONNREFUSED),
     }
 }

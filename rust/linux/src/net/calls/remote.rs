@@ -46,8 +46,7 @@ pub(crate) fn connect(
     process.connects.made = process.connects.made.saturating_add(1);
     let mounts = &process.shared.mounts;
     let pollables = process.pollables.edit();
-    if !pollables.socket(id)?.bound {
-        let port = pollables.free_port();
+    if let Some(port) = pollables.port_without_address(id)? {
         let socket = pollables.socket_mut(id)?;
         let domain = socket.domain;
         socket.local = if to.is_loopback() {

@@ -12,6 +12,7 @@ use crate::base::identity::{GID, PID, UID};
 use crate::base::ids::{OpenId, QueueId};
 use crate::fs::open_files::IN_FLIGHT_MAX;
 use crate::kernel::call::Call;
+use crate::kernel::closing;
 
 /// SCM_MAX_FD.
 const DESCRIPTORS_MAX: usize = 253;
@@ -109,7 +110,8 @@ pub(crate) fn attach(call: &mut Call<'_, '_>, queue: QueueId, count: usize, open
 }
 
 /// Installs descriptors for received open files, and writes a control message of at most `room` bytes. Returns its
-/// size, and whether it lists all. Open files without space in it are closed.
+/// size, and whether it lists all. Open files without space in it are closed. So are all, as on Linux, if it cannot be
+/// written: the program would not know their numbers.
 pub(crate) fn write(
     call: &mut Call<'_, '_>,
     control: u64,
@@ -142,9 +144,20 @@ pub(crate) fn write(
         return Ok((0, whole));
     }
     let size = HEAD_BYTES.saturating_add(count(numbers.len()).saturating_mul(4));
+    if let Err(halt) = write_rights(call, control, size, &numbers) {
+        for fd in numbers {
+            let gone = call.process.files.edit().close(fd)?;
+            closing::forget(call, gone);
+        }
+        return if matches!(halt, Halt::Errno(Errno::EFAULT)) { Ok((0, false)) } else { Err(halt) };
+    }
+    Ok((size.next_multiple_of(8).min(room), whole))
+}
+
+/// Writes a control message of `size` bytes that lists descriptors.
+fn write_rights(call: &mut Call<'_, '_>, control: u64, size: u64, numbers: &[i32]) -> Result<(), Halt> {
     let what = u64::from(libc::SOL_SOCKET.cast_unsigned()) | u64::from(libc::SCM_RIGHTS.cast_unsigned()) << 32;
     call.user().write_words(control, &[size, what])?;
     let bytes: Vec<u8> = numbers.iter().flat_map(|fd| fd.to_le_bytes()).collect();
-    call.user().write(control.checked_add(HEAD_BYTES).ok_or(Errno::EFAULT)?, &bytes)?;
-    Ok((size.next_multiple_of(8).min(room), whole))
+    call.user().write(control.checked_add(HEAD_BYTES).ok_or(Errno::EFAULT)?, &bytes)
 }

@@ -258,9 +258,8 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Wait { call: "connect", until_ns, look_ns: None }.into());
     }
     let pollables = call.process.pollables.edit();
-    // An unbound socket gets this machine's address and an ephemeral port.
-    if !unix && !pollables.socket(id)?.bound {
-        let port = pollables.free_port();
+    // A socket without an address of its own gets this machine's.
+    if !unix && let Some(port) = pollables.port_without_address(id)? {
         pollables.socket_mut(id)?.local = own_loopback(domain, &to, port);
     }
     let own = pollables.socket(id)?.local.clone();
@@ -326,9 +325,8 @@ fn connect_datagrams(call: &mut Call<'_, '_>, id: PollableId, to: Address) -> Ca
     }
     let pollables = call.process.pollables.edit();
     let domain = pollables.socket(id)?.domain;
-    if !pollables.socket(id)?.bound {
-        let port = pollables.free_port();
-        pollables.socket_mut(id)?.local = Address::loopback(domain, port);
+    if let Some(port) = pollables.port_without_address(id)? {
+        pollables.socket_mut(id)?.local = own_loopback(domain, &to, port);
     }
     let socket = pollables.socket_mut(id)?;
     socket.peer = to;

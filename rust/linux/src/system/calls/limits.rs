@@ -45,7 +45,7 @@ pub(crate) fn getrusage(call: &mut Call<'_, '_>) -> CallResult {
     let [who, buffer, ..] = call.args;
     let kilobytes = match int(who) {
         libc::RUSAGE_SELF | libc::RUSAGE_THREAD => {
-            call.resident()?;
+            call.resident_recently()?;
             call.process.figures.peak_pages.saturating_mul(mayfly_machine::PAGE_SIZE / 1024)
         }
         _ => 0,

@@ -34,7 +34,7 @@ pub(crate) fn uname(call: &mut Call<'_, '_>) -> CallResult {
 pub(crate) fn sysinfo(call: &mut Call<'_, '_>) -> CallResult {
     let [buffer, ..] = call.args;
     let memory = call.process.shared.limits.memory_bytes;
-    let resident = call.resident()?;
+    let resident = call.resident_recently()?;
     let own = resident.anonymous.saturating_add(resident.shared).saturating_mul(mayfly_machine::PAGE_SIZE);
     let free = memory.saturating_sub(own);
     let uptime = clock::boottime_ns() / 1_000_000_000;

@@ -7,6 +7,7 @@ use mayfly_engine::Residency;
 use mayfly_machine::{PAGE_SIZE, Prot, layout};
 
 use crate::base::errno::Errno;
+use crate::fs::open_files::HELD_MAX;
 use crate::kernel::call::Call;
 use crate::kernel::process::Process;
 use crate::kernel::residency;
@@ -123,11 +124,19 @@ impl Figures {
     }
 }
 
+/// The cost of a mapping's text in `smaps`: it is taken from [`residency::budget`], which is enough for 128 of them.
+const TEXT_COST: u64 = mayfly_engine::RESIDENCY_AT_ONCE / 128;
+
 /// `/proc/self/smaps`.
 pub(super) fn smaps(call: &Call<'_, '_>) -> Result<String, Errno> {
     let mut text = String::new();
     let mut left = residency::budget(call);
     for vma in call.process.memory.all() {
+        left = left.checked_sub(TEXT_COST).ok_or(Errno::NOT_HERE)?;
+        // An open file may not hold more.
+        if text.len() > HELD_MAX {
+            return Err(Errno::ENOMEM);
+        }
         let figures = Figures::of(vma, call.residency(vma.range, &mut left)?);
         text.push_str(&line(call.process, vma));
         let _ = writeln!(text, "{:<15} {:>8} kB", "Size:", figures.size);

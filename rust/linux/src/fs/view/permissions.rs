@@ -3,7 +3,8 @@
 //! permits, and those of writable mounts are writable, whatever their modes.
 
 use crate::base::errno::Errno;
-use crate::fs::view::lookup::Node;
+use crate::fs::mounts::Mount;
+use crate::fs::view::lookup::{self, Node};
 use crate::kernel::process::Process;
 
 /// Bits of the owner's part of a mode.
@@ -29,4 +30,19 @@ pub(crate) fn check_parent(process: &Process, path: &[u8]) -> Result<(), Errno> 
         Some(mode) if mode & (WRITE | SEARCH) != WRITE | SEARCH => Err(Errno::EACCES),
         _ => Ok(()),
     }
+}
+
+/// The writable mount that a plain path lies in.
+pub(crate) fn writable<'p>(process: &'p Process, path: &'p [u8]) -> Result<(&'p Mount, &'p [u8]), Errno> {
+    process
+        .shared
+        .mounts
+        .find(path)
+        .filter(|(mount, _)| mount.writable && !lookup::is_synthetic(path))
+        .ok_or(Errno::EROFS)
+}
+
+/// Whether `path` is writable, or a directory in which names can be created.
+pub(crate) fn is_writable(process: &Process, path: &[u8]) -> bool {
+    writable(process, path).is_ok()
 }
