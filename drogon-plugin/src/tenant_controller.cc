@@ -85,6 +85,14 @@ TenantController::PerThread::PerThread(LoopPool a_pool) : pool(std::move(a_pool)
         loop->runOnQuit([this] { pool.set_waker(nullptr); });
         pool.defer_resets();
     }
+    of_this_thread() = this;
+}
+
+TenantController::PerThread::~PerThread() { of_this_thread() = nullptr; }
+
+TenantController::PerThread *&TenantController::PerThread::of_this_thread() noexcept {
+    thread_local PerThread *of_this_thread = nullptr;
+    return of_this_thread;
 }
 
 void TenantController::PerThread::queue_resets() {
@@ -179,9 +187,25 @@ void TenantController::before_sending(const drogon::HttpRequest &request,
     if (response.statusCode() != drogon::k404NotFound || !request.matchedPathPattern().empty()) {
         return;
     }
-    auto *per_thread = this_thread_if_any();
-    if (per_thread != nullptr && !(takes_default_ && per_thread->pool.has_default())) {
-        per_thread->pool.count_unrouted();
+    if (auto *per_thread = PerThread::of_this_thread(); per_thread != nullptr) {
+        count_unrouted(*per_thread);
+        return;
+    }
+    // An application answers on any thread. One that serves no requests must not get workers for that.
+    try {
+        drogon::app().getIOLoop(0)->queueInLoop([this] {
+            if (auto *per_thread = PerThread::of_this_thread(); per_thread != nullptr) {
+                count_unrouted(*per_thread);
+            }
+        });
+    } catch (const std::exception &) {
+        // Without memory, one count is missing.
+    }
+}
+
+void TenantController::count_unrouted(PerThread &per_thread) const noexcept {
+    if (!takes_default_ || !per_thread.pool.has_default()) {
+        per_thread.pool.count_unrouted();
     }
 }
 

@@ -60,8 +60,12 @@ class TenantController final : public drogon::HttpController<TenantController, f
     // The state of one thread that serves requests.
     struct PerThread {
         explicit PerThread(LoopPool a_pool);
+        ~PerThread();
         PerThread(const PerThread &) = delete;
         PerThread &operator=(const PerThread &) = delete;
+
+        // That of this thread if it has one already; null otherwise.
+        static PerThread *&of_this_thread() noexcept;
 
         // Resets the workers that are due, if any, once the loop has written the responses of this round.
         void queue_resets();
@@ -74,6 +78,7 @@ class TenantController final : public drogon::HttpController<TenantController, f
     void before_routing(const drogon::HttpRequestPtr &request) noexcept;
     // Counts a 404 of Drogon's own.
     void before_sending(const drogon::HttpRequest &request, const drogon::HttpResponse &response) noexcept;
+    void count_unrouted(PerThread &per_thread) const noexcept;
     void serve_default(const drogon::HttpRequestPtr &request, Callback &&callback);
     void respond(const drogon::HttpRequestPtr &request, RouteHit hit, Callback &&callback);
     PerThread &this_thread();

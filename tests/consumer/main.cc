@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
 #include <atomic>
+#include <chrono>
 #include <cstdlib>
 #include <exception>
 #include <functional>
 #include <iostream>
 #include <string>
+#include <thread>
+#include <utility>
 
 #include <drogon/HttpAppFramework.h>
 #include <drogon/WebSocketController.h>
@@ -41,6 +44,12 @@ void look_up(const drogon::HttpRequestPtr &request, drogon::AdviceCallback &&ans
              drogon::AdviceChainCallback &&go_on) {
     if (request->getHeader("x-stranger") == "yes") {
         answer(drogon::HttpResponse::newHttpResponse(drogon::k403Forbidden, drogon::CT_NONE));
+    } else if (request->getHeader("x-unknown") == "yes") {
+        // An answer by a thread of the application's own, which has no loop, and goes on for a while.
+        std::thread([answer = std::move(answer)] {
+            answer(drogon::HttpResponse::newNotFoundResponse());
+            std::this_thread::sleep_for(std::chrono::milliseconds(500));
+        }).detach();
     } else if (request->getHeader("x-look-up") == "yes") {
         drogon::app().getLoop()->queueInLoop(std::move(go_on));
     } else {

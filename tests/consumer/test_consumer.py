@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 import unittest
 from pathlib import Path
 
@@ -74,6 +75,23 @@ class Consumer:
 
         with concurrent.futures.ThreadPoolExecutor(8) as clients:
             self.assertEqual([wrong for wrong in clients.map(client, range(8)) if wrong], [])
+
+    @unittest.skipUnless(Path(mayfly_server.program_path("hello")).exists(), "the tenants are not built")
+    def test_a_thread_that_answers_404_gets_no_workers(self):
+        hello = mayfly_server.tenant("hello", "/hello", boot="start")
+        with mayfly_server.Server([hello], executable=self.directory / "build/consumer") as server:
+
+            def report():
+                return server.get("/report").json()
+
+            server.await_that(lambda: report()["tenants"][0]["forks"] == 2, "the two loops have no workers")
+            before = report()
+            for number in range(1, 11):
+                self.assertEqual(server.fetch("GET", "/x", headers=[("x-unknown", "yes")]).status, 404)
+                counted = before["unrouted"] + number
+                server.await_that(lambda n=counted: report()["unrouted"] == n, "a 404 was not counted")
+            time.sleep(0.3)  # As long as the threads are there: workers of theirs would be forked by now.
+            self.assertEqual(report()["tenants"][0]["forks"], before["tenants"][0]["forks"])
 
     def test_an_application_keeps_the_default_handler_that_it_has(self):
         hello = {"name": "hello", "path": "/hello", "program": "hello"}

@@ -28,6 +28,11 @@ CLAIMS = [
     ("Forwarded", "for=10.9.9.9"),
     ("X_Forwarded_For", "10.9.9.9"),
     ("CF-Connecting-IP", "10.9.9.9"),
+    ("CF-Visitor", '{"scheme":"https"}'),
+    ("CloudFront-Forwarded-Proto", "https"),
+    ("CloudFront-Viewer-Address", "10.9.9.9:1"),
+    ("Fly-Client-IP", "10.9.9.9"),
+    ("HTTP_CLIENT_IP", "10.9.9.9"),
     ("Connection", "keep-alive, X-Forwarded-For, Forwarded"),
 ]
 
@@ -62,11 +67,28 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 """
 
+# How many elements of the list are proxies', Mayfly among them, is in the variable HOPS.
+FLASK = """
+import os
+from flask import Flask, jsonify, request
+from werkzeug.middleware.proxy_fix import ProxyFix
+app = Flask(__name__)
+app.wsgi_app = ProxyFix(app.wsgi_app, x_for=int(os.environ["HOPS"]), x_proto=1, x_host=1)
+
+@app.get("/")
+def warm():
+    return "warm"
+
+@app.get("/who")
+def who():
+    return jsonify(client=request.remote_addr, scheme=request.scheme, host=request.host)
+"""
+
 EXPRESS = """
 import { createRequire } from 'node:module';
 const express = createRequire('/app/recipes/')('express');
 const app = express();
-app.set('trust proxy', 1);
+app.set('trust proxy', Number(process.argv[2]));
 app.get('/', (_, response) => response.send('warm'));
 app.get('/who', (request, response) => response.json({ client: request.ip, scheme: request.protocol,
     host: request.hostname, peer: request.socket.remoteAddress }));
@@ -178,6 +200,9 @@ class Programs(unittest.TestCase):
         self.assertEqual(values(answer), {"forwarded": 'for="[::1]";proto=http;host=x'})
         answer, _ = fetch(self.port, "/forwarded", headers=[("Forwarded", 'for="[2001:db8::7]";proto=https')], source=PROXY)
         self.assertEqual(values(answer), {"forwarded": f'for="[2001:db8::7]";proto=https, for={PROXY}'})
+        # A list that cannot be continued does not make the proxy the client.
+        answer, _ = fetch(self.port, "/forwarded", headers=[("Forwarded", 'for="a, for=192.0.2.7')], source=PROXY)
+        self.assertEqual(values(answer), {"forwarded": f"for=unknown, for={PROXY}"})
 
     def test_the_peer_of_a_connection_is_the_client(self):
         # Accepted in the request, by every request.
@@ -191,14 +216,15 @@ class Programs(unittest.TestCase):
                 self.assertEqual(answer["peer"], address)
                 self.assertEqual(answer["accepted"][0], "127.0.0.1")
                 self.assertNotEqual(answer["accepted"], address)
-        # A socket for both versions shows mapped addresses, and real ones; one for IPv4 cannot show the latter.
+        # A socket for both versions shows mapped addresses, and real ones; one for IPv4 cannot show the latter, and shows
+        # an address that no program trusts.
         answer, address = fetch(self.port, "/", "v6")
         self.assertEqual(answer["peer"], [f"::ffff:{CLIENT}", address[1]])
         answer, address = fetch(self.v6_port, "/", "v6", to="::1")
         self.assertEqual(answer["peer"], ["::1", address[1]])
         for host in ("keeps", "stays", "closes"):
             answer, address = fetch(self.v6_port, "/", host, to="::1")
-            self.assertEqual((answer["peer"], values(answer)), (["127.0.0.1", address[1]], told("::1", host)))
+            self.assertEqual((answer["peer"], values(answer)), (["192.0.0.8", address[1]], told("::1", host)))
         answer, address = fetch(self.port, "/", "untold")
         self.assertEqual((answer["peer"][0], answer["peer"]), ("127.0.0.1", answer["accepted"]))
 
@@ -293,36 +319,69 @@ class Run(unittest.TestCase):
 class Frameworks(unittest.TestCase):
     """What docs/configuration.md says of their settings."""
 
-    def test_the_applications_know_their_client(self):
-        directory = Path(self.enterContext(tempfile.TemporaryDirectory(prefix="mayfly-e2e-")))
-        (directory / "asgi.py").write_text(ASGI)
-        (directory / "express.mjs").write_text(EXPRESS)
-        mounts = [*LIBRARIES, {"host": str(directory), "at": "/own"}, {"host": str(TENANTS / "recipes"), "at": "/app/recipes"}]
-        common = {"serve": "connections", "port": 8000, "mounts": mounts, "boot": "start"}
+    def setUp(self):
+        self.directory = Path(self.enterContext(tempfile.TemporaryDirectory(prefix="mayfly-e2e-")))
+        (self.directory / "asgi.py").write_text(ASGI)
+        (self.directory / "wsgi.py").write_text(FLASK)
+        (self.directory / "express.mjs").write_text(EXPRESS)
+
+    def applications(self, hops, believed, **more):
+        """Tenants for a server with `hops` elements in its lists. They are frozen with a warm connection, and without."""
+        mounts = [
+            *LIBRARIES,
+            {"host": str(self.directory), "at": "/own"},
+            {"host": str(TENANTS / "recipes"), "at": "/app/recipes"},
+        ]
+        common = {"serve": "connections", "port": 8000, "mounts": mounts, "boot": "start", **more}
         limits = {"boot_ms": 60_000, "boot_memory_mib": 2048, "memory_mib": 128, "threads": 64}
-        uvicorn = ["-B", "-m", "uvicorn", "--port=8000", "--no-access-log", "--app-dir=/own", "--forwarded-allow-ips=*"]
-
-        def app(name, program, args, warm_up, **more):
-            warm_up = [{"path": "/", "times": 20}] if warm_up else []
-            return {"name": name, "hosts": [name], "program": program, "args": args, **common, "warm_up": warm_up, **more}
-
         interpreter = str(TENANTS / "recipes/venv/bin/python3")
         node = str(TENANTS / "node/bin/node")
-        tenants = []
-        for warm_up in (True, False):
-            kind = "warm" if warm_up else "cold"
-            tenants.append(app(f"uvicorn-{kind}", interpreter, [*uvicorn, "asgi:app"], warm_up, limits=limits))
-            tenants.append(app(f"express-{kind}", node, ["/own/express.mjs"], warm_up, limits=limits))
+        uvicorn = ["-B", "-m", "uvicorn", "--port=8000", "--no-access-log", "--app-dir=/own"]
+        uvicorn += [f"--forwarded-allow-ips={believed}", "asgi:app"]
+        waitress = ["-B", "-m", "waitress", "--listen=127.0.0.1:8000", "--threads=4", "--no-clear-untrusted-proxy-headers"]
+        flask_environment = {"HOPS": str(hops), "PYTHONPATH": "/own"}
+        for warm_up in ([{"path": "/", "times": 20}], []):
+            for name, program, args, own in [
+                ("uvicorn", interpreter, uvicorn, {"limits": limits}),
+                ("flask", interpreter, [*waitress, "wsgi:app"], {"limits": limits, "env": flask_environment}),
+                ("express", node, ["/own/express.mjs", str(hops)], {}),
+            ]:
+                host = f"{name}-{'warm' if warm_up else 'cold'}"
+                tenant = {"name": host, "hosts": [host], "program": program, "args": args, "warm_up": warm_up}
+                yield tenant | common | own
+
+    def ask(self, tenants, requests, check):
+        """Checks the answer of each application to each request (source, headers)."""
         with Server(tenants, threads=1) as server:
             for name in [tenant["name"] for tenant in tenants]:
                 server.await_that(lambda n=name: server.get("/", n).status in (200, 404), f"{name} is not ready")
-                for source in (CLIENT, PROXY):
-                    answer, _ = fetch(server.port, "/who", name, CLAIMS, source=source)
+                for source, headers in requests:
+                    answer, _ = fetch(server.port, "/who", name, headers, source=source)
                     with self.subTest(name, source=source):
-                        self.assertEqual((answer["client"], answer["scheme"]), (source, "http"))
-                        if "express" in name:
-                            # Its warm-up has not asked for the peer, so Node.js asks for it now.
-                            self.assertEqual((answer["host"], answer["peer"]), (name, source))
+                        check(name, source, answer)
+
+    def test_the_applications_know_their_client(self):
+        def check(name, source, answer):
+            self.assertEqual((answer["client"], answer["scheme"]), (source, "http"))
+            if "uvicorn" not in name:
+                self.assertEqual(answer["host"], name)
+            if "express" in name:
+                # Its warm-up has not asked for the peer, so Node.js asks for it now.
+                self.assertEqual(answer["peer"], source)
+
+        self.ask(list(self.applications(1, "*")), [(CLIENT, CLAIMS), (PROXY, CLAIMS)], check)
+
+    def test_the_applications_know_the_client_of_a_trusted_proxy(self):
+        def check(name, _, answer):
+            self.assertEqual((answer["client"], answer["scheme"]), ("192.0.2.7", "https"))
+            if "uvicorn" not in name:
+                self.assertEqual(answer["host"], "shop.example")
+
+        # The proxy adds to what its client has claimed, as nginx does with $proxy_add_x_forwarded_for.
+        claimed = [("X-Forwarded-For", "10.9.9.9, 10.9.9.8, 192.0.2.7")]
+        said = [*claimed, ("X-Forwarded-Proto", "https"), ("X-Forwarded-Host", "shop.example")]
+        tenants = self.applications(2, f"127.0.0.1,{PROXY}", client={"trusted_proxies": [f"{PROXY}/32"]})
+        self.ask(list(tenants), [(PROXY, said)], check)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ fn a_client_is_the_peer_for_as_long_as_it_is_set() {
     // What accept has said, and what getpeername says now.
     assert_eq!(named(Some("192.0.2.7:1234")), "192.0.2.7:1234 192.0.2.7:1234\n");
     assert_eq!(named(Some("198.51.100.1:65535")), "192.0.2.7:1234 198.51.100.1:65535\n");
-    assert_eq!(named(Some("[2001:db8::1]:5")), "192.0.2.7:1234 127.0.0.1:5\n");
+    assert_eq!(named(Some("[2001:db8::1]:5")), "192.0.2.7:1234 192.0.0.8:5\n");
     assert_eq!(named(None), "192.0.2.7:1234 127.0.0.1:40001\n");
     guest.process.freeze();
     let frozen = guest.process.clone();

@@ -60,10 +60,15 @@ impl ResponseSink for Sink {
 fn a_request_allocates_nothing() {
     let hello = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/tenants/hello/hello");
     assert!(hello.exists(), "{} is missing: run `make tenants`", hello.display());
-    let config = json!({"tenants": [{"name": "a", "path": "/a/b", "program": hello, "limits": {"inline_budget_us": 1_000_000}}]});
+    let config = json!({"tenants": [{"name": "a", "path": "/a/b", "program": hello, "limits": {"inline_budget_us": 1_000_000},
+        "client": {"headers": "forwarded"}}]});
     let server = Server::start(Config::from_value(&config).unwrap()).unwrap();
     let mut pool = server.loop_pool();
-    let headers = [Header { name: b"host", value: b"x" }, Header { name: b"x-forwarded-for", value: b"y" }];
+    // As many headers as a request has on the stack, one of which is replaced, and the longest name of a host.
+    let host = "a.".repeat(126) + "a";
+    let mut headers = vec![Header { name: b"accept", value: b"*/*" }; 31];
+    headers.insert(0, Header { name: b"host", value: host.as_bytes() });
+    headers[1] = Header { name: b"x-forwarded-for", value: b"y" };
     let address = "[2001:db8:1:2:3:4:5:6]:45678".parse().unwrap();
     let client = Some(Client { address, is_encrypted: true });
     let request = Request { method: b"GET", path: b"/a/b/c", query: b"d", headers: &headers, body: b"", client };

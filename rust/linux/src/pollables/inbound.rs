@@ -18,6 +18,8 @@ const CONNECTIONS_MAX: usize = 1024;
 const FIRST_PEER_PORT: u16 = 40_000;
 /// Number of these ports.
 const PEER_PORTS: u64 = 20_000;
+/// The IPv4 dummy address (RFC 7600): no host has it, and it stands for senders that have no IPv4 address.
+const DUMMY: [u8; 4] = [192, 0, 0, 8];
 
 impl Pollables {
     pub(crate) fn connect_inbound(&mut self) -> Result<ConnectionId, NotListening> {
@@ -99,23 +101,24 @@ impl Pollables {
 }
 
 /// The peer's address of a connection whose own address is `local`: the client's, as Linux shows it to a socket of this
-/// family. An address that such a socket cannot have, and the absence of a client, become this machine's address; in
-/// the former case with the client's port.
+/// family; without a client, this machine's.
+///
+/// A client may have an address that Linux would never show to such a socket, since it comes by way of Mayfly. That does
+/// not become this machine's address, which many programs trust. A socket for IPv6 alone has the client's IPv4-mapped
+/// address, as one for both families would have, and a socket for IPv4 [`DUMMY`] for any client of IPv6.
 fn peer_address(domain: i32, local: &Address, id: ConnectionId, client: Option<SocketAddr>) -> Address {
-    // `local` tells sockets for IPv6 alone from those that take both families: see `Socket::is_for_v6_alone`.
-    let v6_alone = local.of_network().is_some_and(|local| local.is_ipv6());
-    let loopback = |port| if v6_alone { Address::loopback_6(port) } else { Address::loopback(domain, port) };
-    let ConnectionId(number) = id;
     let Some(client) = client else {
+        let ConnectionId(number) = id;
         let offset = u16::try_from(number.checked_rem(PEER_PORTS).unwrap_or(0)).unwrap_or(0);
-        return loopback(FIRST_PEER_PORT.saturating_add(offset));
+        let port = FIRST_PEER_PORT.saturating_add(offset);
+        // `local` tells sockets for IPv6 alone from those that take both families: see `Socket::is_for_v6_alone`.
+        let v6_alone = local.of_network().is_some_and(|local| local.is_ipv6());
+        return if v6_alone { Address::loopback_6(port) } else { Address::loopback(domain, port) };
     };
     match (client.ip().to_canonical(), domain) {
-        (IpAddr::V4(ip), libc::AF_INET | libc::AF_INET6) if !v6_alone => {
-            Address::V4(ip.octets(), client.port()).in_family(domain)
-        }
         (IpAddr::V6(ip), libc::AF_INET6) => Address::V6(ip.octets(), client.port()),
-        _ => loopback(client.port()),
+        (IpAddr::V6(_), _) => Address::V4(DUMMY, client.port()),
+        (IpAddr::V4(ip), _) => Address::V4(ip.octets(), client.port()).in_family(domain),
     }
 }
 
@@ -140,14 +143,15 @@ mod tests {
         let v4 = |client| peer(libc::AF_INET, &V4, client);
         assert_eq!(v4(Some("192.0.2.7:1234")), "192.0.2.7:1234");
         assert_eq!(v4(Some("[::ffff:192.0.2.7]:1234")), "192.0.2.7:1234");
-        assert_eq!(v4(Some("[2001:db8::7]:1234")), "127.0.0.1:1234");
+        assert_eq!(v4(Some("[2001:db8::7]:1234")), "192.0.0.8:1234", "not an address that programs trust");
+        assert_eq!(v4(Some("[::1]:1234")), "192.0.0.8:1234");
         let both = |client| peer(libc::AF_INET6, &V4.in_family(libc::AF_INET6), client);
         assert_eq!(both(Some("192.0.2.7:1234")), "[::ffff:192.0.2.7]:1234");
         assert_eq!(both(Some("[::ffff:192.0.2.7]:1234")), "[::ffff:192.0.2.7]:1234");
         assert_eq!(both(Some("[2001:db8::7]:1234")), "[2001:db8::7]:1234");
         let v6_alone = |client| peer(libc::AF_INET6, &Address::loopback_6(80), client);
         assert_eq!(v6_alone(Some("[2001:db8::7]:1234")), "[2001:db8::7]:1234");
-        assert_eq!(v6_alone(Some("192.0.2.7:1234")), "[::1]:1234");
+        assert_eq!(v6_alone(Some("192.0.2.7:1234")), "[::ffff:192.0.2.7]:1234", "not an address that programs trust");
         assert_eq!((v4(None).as_str(), v6_alone(None).as_str()), ("127.0.0.1:40007", "[::1]:40007"));
         assert_eq!(both(None), "[::ffff:127.0.0.1]:40007");
     }

@@ -33,13 +33,20 @@ pub(super) fn encode(request: &Request<'_>, out: &mut Vec<u8>) {
     let named = |name: &'static [u8]| request.headers.iter().filter(move |header| header.name == name);
     let host = named(b"host").map(|header| trimmed(header.value)).find(|host| is_value(host));
     add_header(b"host", host.unwrap_or(HOST), out);
+    // Found once: each header is compared with their options.
+    let mut connections = [&[][..]; CONNECTIONS_MAX];
+    let mut count = 0;
+    for (connection, header) in connections.iter_mut().zip(named(b"connection")) {
+        *connection = header.value;
+        count += 1;
+    }
     for Header { name, value } in request.headers {
         let value = trimmed(value);
         let goes = is_token(name)
             && is_value(value)
             && !matches!(*name, b"host" | b"expect" | b"http2-settings")
             && !is_of_the_connection(name)
-            && !(named(b"connection").take(CONNECTIONS_MAX).any(|connection| has_option(connection.value, name))
+            && !(connections[..count].iter().any(|connection| has_option(connection, name))
                 // Those that are left are Mayfly's or a trusted proxy's: a client must not remove them by this option.
                 && Forwarding::of(name).is_none());
         if goes {
