@@ -405,6 +405,20 @@ static void names(void) {
     SAY(listen(datagram, 1));
     SAY(accept(datagram, NULL, NULL));
     close(datagram);
+    // Datagrams that nothing receives.
+    static char large[65508];
+    struct sockaddr_in port = {.sin_family = AF_INET, .sin_port = htons(9), .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    datagram = socket(AF_INET, SOCK_DGRAM, 0);
+    SAY(sendto(datagram, large, 65507, 0, (struct sockaddr *)&port, sizeof port));
+    SAY(sendto(datagram, large, 65508, 0, (struct sockaddr *)&port, sizeof port));
+    close(datagram);
+    datagram = socket(AF_UNIX, SOCK_DGRAM, 0);
+    struct sockaddr_un none[] = {{AF_UNIX, "/no/such/socket"}, {AF_UNIX, "/dev/null"}, {AF_UNIX, "\0no socket"}};
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++) {
+        SAY(connect(datagram, (struct sockaddr *)&none[i], sizeof none[i]));
+        SAY(sendto(datagram, "x", 1, 0, (struct sockaddr *)&none[i], sizeof none[i]));
+    }
+    close(datagram);
 }
 
 // Listens on many addresses and connects to each, until that is refused.

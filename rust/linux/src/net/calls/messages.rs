@@ -2,7 +2,7 @@
 //! `send(2)`, `recv(2)` and the like, and `sendfile(2)`.
 
 use super::sockets::{read_address, socket_of, write_address};
-use super::{netlink, remote, rights, transfer};
+use super::{names, netlink, remote, rights, transfer};
 use crate::base::arguments::{count, int};
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt, Wait};
@@ -62,9 +62,9 @@ fn send_to(
             }
             transfer::send(call, id, buffers, nonblocking)
         }
-        Some(Address::Unix(name)) if name.first() == Some(&0) => Err(Errno::ECONNREFUSED.into()),
-        Some(Address::Unix(_)) => Err(Errno::ENOENT.into()),
+        Some(to @ Address::Unix(_)) => Err(names::no_receiver(call, &to)?.into()),
         Some(address) if !address.is_loopback() && !address.is_any() => Err(Errno::ENETUNREACH.into()),
+        Some(_) if buffers::total(buffers) > count(transfer::DATAGRAM_MAX) => Err(Errno::EMSGSIZE.into()),
         // No socket has that port, and an unconnected sender never learns that.
         Some(_) => Ok(buffers::total(buffers).min(TRANSFER_MAX)),
         None => transfer::send(call, id, buffers, nonblocking),

@@ -80,3 +80,13 @@ pub(crate) fn listener(call: &Call<'_, '_>, kind: i32, address: &Address) -> Res
         _ => Err(Errno::ECONNREFUSED),
     }
 }
+
+/// The error of a datagram to `address`, which no socket receives: whether there is a file at a path shows.
+pub(crate) fn no_receiver(call: &Call<'_, '_>, address: &Address) -> Result<Errno, Errno> {
+    let is_path = path(address).is_some();
+    match listener(call, libc::SOCK_DGRAM, address) {
+        Ok(_) => Ok(if is_path { Errno::ENOENT } else { Errno::ECONNREFUSED }),
+        Err(Errno::NOT_HERE) => Err(Errno::NOT_HERE),
+        Err(error) => Ok(error),
+    }
+}

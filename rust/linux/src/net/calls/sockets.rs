@@ -317,8 +317,7 @@ fn connect_unreachable(call: &mut Call<'_, '_>, id: PollableId, to: &Address, no
 /// Sets the peer of datagrams, which are dropped.
 fn connect_datagrams(call: &mut Call<'_, '_>, id: PollableId, to: Address) -> CallResult {
     match &to {
-        Address::Unix(name) if name.first() != Some(&0) => return Err(Errno::ENOENT.into()),
-        Address::Unix(_) => return Err(Errno::ECONNREFUSED.into()),
+        Address::Unix(_) => return Err(names::no_receiver(call, &to)?.into()),
         Address::Unnamed => return Err(Errno::EINVAL.into()),
         address if !address.is_loopback() && !address.is_any() => return Err(Errno::ENETUNREACH.into()),
         _ => {}

@@ -296,7 +296,7 @@ fn send_unconnected(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer])
 }
 
 /// Largest datagram.
-const DATAGRAM_MAX: usize = 65_507;
+pub(crate) const DATAGRAM_MAX: usize = 65_507;
 
 fn send_message(
     call: &mut Call<'_, '_>,
