@@ -357,8 +357,7 @@ impl LoopPool {
         };
         let tenant = Arc::clone(&self.set.tenants[index]);
         let TenantConfig { limits, client, affinity, .. } = &self.set.config.tenants[index];
-        let since_ns = monotonic_ns();
-        self.slots[index].last_used_ns = since_ns;
+        self.slots[index].last_used_ns = monotonic_ns();
         let share = self.slots[index].share(&tenant).clone();
         share.counters.count(Event::Request);
         // The sandbox checks this too, but the copy must be bounded before that.
@@ -392,7 +391,7 @@ impl LoopPool {
                     key,
                     permit: None,
                     ticket: None,
-                    since_ns,
+                    since_ns: None,
                 };
                 return if is_in_line {
                     background.overflow.wait_in_line(job)

@@ -385,6 +385,22 @@ fn requests_before_the_first_boot_wait_for_the_worker() {
 }
 
 #[test]
+fn the_time_of_a_boot_is_not_wall_time_of_a_request() {
+    // It sleeps for 300 ms.
+    let limits = json!({"wall_ms": 250, "cpu_ms": 20_000, "inline_budget_us": 1_000_000});
+    let more = json!({"args": ["boot:touch-hold=1"], "boot": "first_call", "ephemeral": false, "workers": 1});
+    let mut tenant = tenant("a", more);
+    tenant.as_object_mut().unwrap().insert("limits".to_owned(), limits);
+    let server = start(&[tenant]);
+    let mut pool = server.loop_pool();
+    let start = Instant::now();
+    let both = [begin(&mut pool, &request("/a/ok")), begin(&mut pool, &request("/a/ok"))];
+    let statuses = both.map(|receiver| receiver.recv_timeout(TIME).unwrap().status);
+    assert_eq!(statuses, [200, 200]);
+    assert!(start.elapsed() >= Duration::from_millis(300), "{:?}", start.elapsed());
+}
+
+#[test]
 fn workers_of_a_fixed_number_have_room_beyond_those_of_others() {
     let tenants = [visits(json!({"workers": 2})), tenant("b", json!({})), tenant("c", json!({}))];
     let server = start_with(json!({"max_workers": 2, "tenants": tenants}));

@@ -135,7 +135,7 @@ fn claim_worker(overflow: &Overflow, mut job: Job) -> Option<Job> {
 fn run(overflow: &Overflow, forks: Forks<'_>, job: Job) {
     let Some(job) = claim_worker(overflow, job) else { return };
     let Job { tenant, request, id, mailbox, former, retention, mut reply, in_flight, mode_header, .. } = job;
-    let (slot, permit) = (job.slot, job.permit);
+    let (slot, permit, since_ns) = (job.slot, job.permit, job.since_ns);
     // A request that waits for a disk does so on an overflow thread, where no fork is queued behind it.
     let slice = Slice::non_blocking(SLICE);
     let context = CallContext {
@@ -151,6 +151,9 @@ fn run(overflow: &Overflow, forks: Forks<'_>, job: Job) {
         Ok(forked) => {
             let mut call = Call::new(forked, id);
             let step = request.view(|request| call.begin(context, request, &mut sink));
+            if let Some(since_ns) = since_ns {
+                call.forked.worker.count_wait_since(since_ns);
+            }
             Some((call, step))
         }
         Err(NoFork { failure, reason }) => {

@@ -35,8 +35,8 @@ pub(crate) struct Job {
     pub(crate) permit: Option<CallPermit>,
     /// Its place in line.
     pub(crate) ticket: Option<Ticket>,
-    /// When it came, by the monotonic clock in nanoseconds.
-    pub(crate) since_ns: u64,
+    /// Since when it has waited in line, by the monotonic clock in nanoseconds. This counts as its wall-clock time.
+    pub(crate) since_ns: Option<u64>,
 }
 
 /// What happens to the worker that is forked for a request.

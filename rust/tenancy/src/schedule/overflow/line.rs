@@ -15,6 +15,7 @@ use std::sync::Arc;
 use mayfly_sandbox::WorkerState;
 
 use super::{OVERLOADED_LINE, Overflow, Parked};
+use crate::host::clock::monotonic_ns;
 use crate::model::failure::Failure;
 use crate::model::fixed_workers::Claim;
 use crate::model::generation::Forked;
@@ -36,6 +37,7 @@ impl Overflow {
             return job.refuse(Failure::Overloaded, OVERLOADED_LINE);
         }
         let (tenant, key) = (Arc::clone(&job.tenant), job.key);
+        job.since_ns.get_or_insert_with(monotonic_ns);
         let until_ns = end_ns(&job);
         let mut queue = self.queue();
         if queue.is_over() {
@@ -84,7 +86,7 @@ impl Overflow {
         let Job { tenant, request, id, mailbox, reply, in_flight, mode_header, permit, since_ns, .. } = job;
         self.push(Parked {
             tenant,
-            call: Call::after_wait(forked, id, request, since_ns),
+            call: Call::after_wait(forked, id, request, since_ns.unwrap_or_else(monotonic_ns)),
             reply,
             mailbox,
             in_flight: Some(in_flight),
@@ -146,5 +148,5 @@ pub(super) fn expire(job: Job) {
 fn end_ns(job: &Job) -> u64 {
     let limit = job.tenant.ready().map(|generation| generation.config.limits.machine.wall_time);
     let limit = limit.and_then(|limit| u64::try_from(limit.as_nanos()).ok());
-    job.since_ns.saturating_add(limit.unwrap_or(u64::MAX))
+    job.since_ns.unwrap_or_default().saturating_add(limit.unwrap_or(u64::MAX))
 }
