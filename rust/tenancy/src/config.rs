@@ -5,6 +5,7 @@
 //! error names the file, the line, the key and what was expected. `docs/configuration.md` describes the keys for users.
 
 mod advice;
+pub(crate) mod affinity;
 pub(crate) mod client;
 mod destination;
 mod error;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use mayfly_files::{Errands, Pending};
 use mayfly_sandbox::{Choice, MonotonicClock, MountPoint, Outbound, Readiness, Target, WarmUp};
 
+use crate::config::affinity::Affinity;
 use crate::config::client::ClientConfig;
 use crate::config::json::{Key, blank_comments, locate};
 use crate::config::limits::Limits;
@@ -124,6 +126,10 @@ pub struct TenantConfig {
     pub is_default: bool,
     /// What happens to a worker's state after a request.
     pub mode: Mode,
+    /// Number of workers that serve all loops, for a tenant that keeps state. `None`: each loop has its own.
+    pub workers: Option<NonZeroU32>,
+    /// What decides which of those workers gets a request. `None`: any that is idle.
+    pub affinity: Option<Affinity>,
     /// When the program boots for the first time.
     pub boot: BootWhen,
     /// The tenant's own limits, completed by those of its group, of the file, and of Mayfly.
@@ -266,6 +272,8 @@ impl TenantConfig {
             routes: _,
             is_default: _,
             mode,
+            workers,
+            affinity: _,
             boot: _,
             limits,
             shared,
@@ -284,6 +292,7 @@ impl TenantConfig {
             && *monotonic == other.monotonic
             && *service == other.service
             && *mode == other.mode
+            && *workers == other.workers
             && *limits == other.limits
             && *shared == other.shared
             && *storage == other.storage

@@ -63,7 +63,8 @@ pub use model::outcome::{Applied, ReloadError, Reloaded};
 pub use pool::{LoopPool, Outcome, RouteHit};
 pub use report::metrics::METRICS_CONTENT_TYPE;
 pub use report::{
-    AutoReport, EngineState, HostReport, HostState, Readiness, Report, TenantReport, TenantState, Usability,
+    AutoReport, EngineState, FixedWorkersReport, HostReport, HostState, Readiness, Report, TenantReport, TenantState,
+    Usability,
 };
 pub use run::reply::DeferredReply;
 pub use server::{Server, StartError};

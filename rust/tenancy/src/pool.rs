@@ -18,15 +18,17 @@ use crate::model::generation::Forked;
 use crate::model::meter::{Counters, Event};
 use crate::model::permits::{CallPermit, PermitKind};
 use crate::model::route::TenantIndex;
+use crate::model::slot_permit::SlotPermit;
 use crate::model::tenant::{State, Tenant};
 use crate::model::worker_mailbox::WorkerMailbox;
 use crate::run::call::{Call, CallContext, CallStep, TrackedSink};
 use crate::run::client_fields::with_client;
+use crate::run::client_key::client_key;
 use crate::run::gate::Gated;
 use crate::run::in_flight::InFlight;
 use crate::run::reply::DeferredReply;
 use crate::run::request::{OwnedRequest, host, size};
-use crate::schedule::deferred::{Job, Retention};
+use crate::schedule::job::{Job, Retention};
 use crate::schedule::orders::Orders;
 use crate::schedule::overflow::{OVERLOADED, Parked};
 use crate::server::{Server, TenantSet};
@@ -108,7 +110,15 @@ enum Unfinished {
         permit: CallPermit,
     },
     /// The request has no worker.
-    Unserved { hit: RouteHit, former: Option<Forked>, retention: Retention },
+    Unserved {
+        hit: RouteHit,
+        former: Option<Forked>,
+        retention: Retention,
+        /// The right to one of a fixed number of workers.
+        slot: Option<Box<SlotPermit>>,
+        /// It waits for one of a fixed number of workers.
+        is_in_line: bool,
+    },
 }
 
 impl Slot {
@@ -235,7 +245,7 @@ impl LoopPool {
         };
         let forked = match ready {
             Some(forked) => forked,
-            None => match self.find_worker(index, current) {
+            None => match self.find_worker(index, current, request) {
                 Ok(forked) => forked,
                 Err(None) => return Outcome::Later,
                 Err(Some(excuse)) => {
@@ -261,10 +271,14 @@ impl LoopPool {
         let step = with_client(client, request, |request| call.begin(context, request, &mut TrackedSink::new(sink)));
         if step == CallStep::Done && call.forked.is_ready() {
             slot.last_used_ns = call.forked.worker.last_started_ns();
-            let needs_hook = call.forked.needs_hook();
-            slot.worker = Some(call.forked);
-            if needs_hook {
-                self.prepare_answered(index, call.id);
+            if call.forked.slot.is_some() {
+                self.server.background().overflow.give_back(&self.set.tenants[index], call.forked);
+            } else {
+                let needs_hook = call.forked.needs_hook();
+                slot.worker = Some(call.forked);
+                if needs_hook {
+                    self.prepare_answered(index, call.id);
+                }
             }
             return Outcome::Done;
         }
@@ -286,13 +300,14 @@ impl LoopPool {
     ) -> Outcome {
         let tenant = &self.set.tenants[index];
         let background = self.server.background();
-        self.held -= 1;
+        let is_fixed = call.forked.slot.is_some();
+        self.held -= usize::from(!is_fixed);
         let slot = &mut self.slots[index];
         slot.last_used_ns = call.forked.worker.last_started_ns();
         let share = slot.share(tenant).clone();
         // A worker that keeps state comes back with it; a second one would start from scratch. One whose request ends
-        // here or in `give_up` does not: see `close_interrupted`.
-        if step == CallStep::Done || call.forked.is_ephemeral() {
+        // here or in `give_up` does not: see `close_interrupted`. One of a fixed number is replaced when it is dropped.
+        if !is_fixed && (step == CallStep::Done || call.forked.is_ephemeral()) {
             background.orders.fork(tenant, &share.mailbox);
         }
         if step == CallStep::Done {
@@ -329,22 +344,24 @@ impl LoopPool {
         let background = self.server.background();
         let mut reply: Box<dyn DeferredReply> = Box::new(Gated::new(reply, &background.gate));
         let mode_header = self.set.config.mode_header;
-        let (hit, former, retention) = match unfinished {
+        let (hit, former, retention, slot, is_in_line) = match unfinished {
             Some(Unfinished::Paused { tenant, call, step, mailbox, in_flight, permit }) => {
                 let (in_flight, permit, may_block, preparation) = (Some(in_flight), Some(permit), false, None);
                 let parked =
                     Parked { tenant, call, reply, mailbox, in_flight, permit, may_block, mode_header, preparation };
                 return background.overflow.settle(parked, step);
             }
-            Some(Unfinished::Unserved { hit, former, retention }) => (Some(hit), former, retention),
-            None => (None, None, Retention::Stay),
+            Some(Unfinished::Unserved { hit, former, retention, slot, is_in_line }) => {
+                (Some(hit), former, retention, slot, is_in_line)
+            }
+            None => (None, None, Retention::Stay, None, false),
         };
         let Some(index) = self.index(hit, request) else {
             answer(Failure::NoRoute, NO_ROUTE, self.ids.next(), &mut *reply);
             return reply.send();
         };
         let tenant = Arc::clone(&self.set.tenants[index]);
-        let TenantConfig { limits, client, .. } = &self.set.config.tenants[index];
+        let TenantConfig { limits, client, affinity, .. } = &self.set.config.tenants[index];
         self.slots[index].last_used_ns = monotonic_ns();
         let share = self.slots[index].share(&tenant).clone();
         share.counters.count(Event::Request);
@@ -364,10 +381,28 @@ impl LoopPool {
             (None, None) => (Failure::TooManyRequests, TOO_MANY.to_owned()),
             (None, Some(in_flight)) => {
                 share.counters.count(Event::Parked);
-                let request = with_client(client, request, OwnedRequest::copy);
-                let (id, mailbox) = (self.ids.next(), share.mailbox);
-                let job = Job { tenant, request, id, mailbox, former, retention, reply, in_flight, mode_header };
-                return self.server.boots().submit(job);
+                let key = affinity.as_ref().and_then(|by| client_key(by, request));
+                let job = Job {
+                    tenant,
+                    request: with_client(client, request, OwnedRequest::copy),
+                    id: self.ids.next(),
+                    mailbox: share.mailbox,
+                    former,
+                    retention,
+                    reply,
+                    in_flight,
+                    mode_header,
+                    slot,
+                    key,
+                    permit: None,
+                    ticket: None,
+                    since_ns: None,
+                };
+                return if is_in_line {
+                    background.overflow.wait_in_line(job)
+                } else {
+                    self.server.boots().submit(job)
+                };
             }
         };
         share.counters.failed(failure);
@@ -375,8 +410,9 @@ impl LoopPool {
         tenant.log.failed(id, failure, &reason);
         answer(failure, &reason, id, &mut *reply);
         for unused in former.into_iter().chain(retention.into_worker()) {
-            background.orders.close(unused);
+            background.overflow.give_up_worker(&tenant, unused);
         }
+        drop(slot);
         reply.send();
     }
 
@@ -480,9 +516,13 @@ impl LoopPool {
                 call.abandon_store(&background.overflow);
                 close_interrupted(&background.orders, call.forked, &tenant, &mailbox);
             }
-            Unfinished::Unserved { former, retention, .. } => {
+            Unfinished::Unserved { hit, former, retention, .. } => {
                 for unused in former.into_iter().chain(retention.into_worker()) {
-                    background.orders.close(unused);
+                    // The hit is of the current set: a new one is taken over only before the next call.
+                    match self.set.tenants.get(hit.index).filter(|_| hit.epoch == self.set.epoch) {
+                        Some(tenant) => background.overflow.give_up_worker(tenant, unused),
+                        None => background.orders.close(unused),
+                    }
                 }
             }
         }
@@ -504,14 +544,14 @@ impl Retention {
     }
 }
 
-/// Closes the worker of a request that has begun and does not continue. One that keeps state is replaced; instead of
-/// another, `LoopPool::leave` has ordered one already.
+/// Closes the worker of a request that has begun and does not continue. One that keeps state is replaced; one of a fixed
+/// number replaces itself, and instead of another, `LoopPool::leave` has ordered one already.
 #[cold]
 fn close_interrupted(orders: &Orders, forked: Forked, tenant: &Arc<Tenant>, mailbox: &Arc<WorkerMailbox>) {
-    let is_ephemeral = forked.is_ephemeral();
+    let is_replaced = forked.is_ephemeral() || forked.slot.is_some();
     // First, so that the bound on workers has room for the next.
     orders.close(forked);
-    if !is_ephemeral {
+    if !is_replaced {
         orders.fork(tenant, mailbox);
     }
 }

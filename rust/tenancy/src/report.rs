@@ -176,6 +176,9 @@ pub struct TenantReport {
     pub parked: u64,
     /// Requests that have left their loop and are not answered yet.
     pub in_flight: u32,
+    /// Its workers, if it has a fixed number of them for all loops.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub workers: Option<FixedWorkersReport>,
     /// Calls of functions of the storage program.
     pub store_calls: u64,
     /// Outbound connections that the program began.
@@ -201,6 +204,17 @@ pub struct TenantReport {
     pub violations: u64,
     /// Lines that the log limit dropped.
     pub dropped_log_lines: u64,
+}
+
+/// The workers of a tenant that has a fixed number of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct FixedWorkersReport {
+    /// How many there are to be.
+    pub number: usize,
+    /// Those that have no request now.
+    pub idle: usize,
+    /// Requests that wait for one.
+    pub waiting: usize,
 }
 
 /// A tenant's place in its life cycle.
@@ -272,6 +286,7 @@ impl TenantReport {
             fork_failures: totals.events(Event::ForkFailure),
             parked: totals.events(Event::Parked),
             in_flight: tenant.parked.load(Relaxed),
+            workers: tenant.fixed.counted().map(|(number, idle, waiting)| FixedWorkersReport { number, idle, waiting }),
             store_calls: totals.events(Event::StoreCall),
             connects: totals.events(Event::Connect),
             refused_connects: totals.events(Event::RefusedConnect),

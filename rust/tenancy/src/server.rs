@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use mayfly_sandbox::Hosts;
@@ -27,6 +27,7 @@ use crate::memory::{Memory, Relief};
 use crate::model::tenant::{State, Tenant};
 use crate::report::{Readiness, Report, TenantReport};
 use crate::schedule::background::Background;
+use crate::schedule::orders::Orders;
 
 pub(crate) use tenant_set::TenantSet;
 
@@ -109,7 +110,7 @@ impl Server {
         };
         let background = Background::start(&workers, &memory, config.overflow_threads)?;
         let boots = Boots::start(env, &background)?;
-        let tenants = config.tenants.iter().map(|config| new_tenant(config, &memory)).collect();
+        let tenants = config.tenants.iter().map(|config| new_tenant(config, &memory, &background.orders)).collect();
         let set = TenantSet::new(1, Arc::new(config), tenants);
         engines::open(&set, boots.env());
         for tenant in set.to_boot_at_start() {
@@ -351,8 +352,16 @@ impl Drop for Inner {
     }
 }
 
-fn new_tenant(config: &TenantConfig, memory: &Memory) -> Arc<Tenant> {
-    Arc::new(Tenant::new(Arc::new(config.clone()), State::Unbooted, memory.account()))
+fn new_tenant(config: &TenantConfig, memory: &Memory, orders: &Orders) -> Arc<Tenant> {
+    Arc::new_cyclic(|tenant: &Weak<Tenant>| {
+        let (tenant, orders) = (Weak::clone(tenant), orders.clone());
+        let tell_due = move || {
+            if let Some(tenant) = tenant.upgrade() {
+                orders.fill_slots(tenant);
+            }
+        };
+        Tenant::new(Arc::new(config.clone()), State::Unbooted, memory.account(), tell_due)
+    })
 }
 
 #[cfg(test)]

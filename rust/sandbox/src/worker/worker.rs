@@ -278,6 +278,13 @@ impl Worker {
         self.cpu_meter.take()
     }
 
+    /// Counts the time that the request in progress has waited for this worker as part of its wall-clock time: it began
+    /// at `since_ns` by `CLOCK_MONOTONIC`. Takes effect when the request pauses.
+    pub fn count_wait_since(&mut self, since_ns: u64) {
+        let end_ns = since_ns.saturating_add(self.wall_time_ns);
+        self.ongoing.wall_end_ns = self.ongoing.wall_end_ns.min(end_ns);
+    }
+
     #[cold]
     pub(super) fn call_error(&self, stop: Stop) -> CallError {
         let limits = &self.snapshot.inner.limits;

@@ -20,6 +20,7 @@ use super::service::{Port, Ready, SETTLE_MS, ServiceKeys, SettleMs, WarmUpReques
 use super::{
     AdminConfig, BootWhen, Config, ConfigError, HealthConfig, Mode, Route, SharedConfig, StorageConfig, TenantConfig,
 };
+use crate::config::affinity::Affinity;
 use crate::config::client::ClientPatch;
 use crate::config::destination::Destination;
 use crate::config::json::Key;
@@ -167,6 +168,9 @@ struct Group {
     "not" = { "anyOf": [
         { "required": ["path", "paths"] },
         { "required": ["ephemeral", "reset_every"] },
+        { "required": ["workers", "ephemeral"], "properties": { "ephemeral": { "const": true } } },
+        { "required": ["workers"], "not": { "anyOf": [{ "required": ["ephemeral"] }, { "required": ["reset_every"] }] } },
+        { "required": ["affinity"], "not": { "required": ["workers"], "properties": { "workers": { "minimum": 2 } } } },
         { "required": ["port"], "not": { "required": ["serve"], "properties": { "serve": { "const": "connections" } } } },
         { "required": ["ready"], "not": { "required": ["serve"], "properties": { "serve": { "const": "connections" } } } },
         { "required": ["warm_up"], "not": { "required": ["serve"], "properties": { "serve": { "const": "connections" } } } },
@@ -242,6 +246,12 @@ struct Tenant {
     ephemeral: Option<bool>,
     /// A worker keeps its state for this many requests. Cannot be combined with `ephemeral`.
     reset_every: Option<Bounded<1, 4_294_967_295>>,
+    /// Number of workers that serve all event loops, for a tenant that keeps state (`"ephemeral": false`,
+    /// `reset_every`). Requests wait until one is idle. Default: each event loop has its own worker.
+    workers: Option<Bounded<1, 256>>,
+    /// What decides which of the `workers` gets a request: the client's "connection", the value of a cookie
+    /// ("cookie:NAME"), or that of a header ("header:NAME"). Default: any idle worker. Needs `workers` of at least 2.
+    affinity: Option<Affinity>,
     /// When the program boots for the first time. Default: when the server starts, for as many tenants as
     /// `boot_at_start` says.
     boot: Option<Boot>,
@@ -363,9 +373,11 @@ impl File {
             used.claim(index, &tenant, forms).map_err(|error| error.below(&place))?;
             tenants.push(tenant);
         }
+        let max_workers = self.max_workers.map(Bounded::u32);
+        check_workers(&tenants, max_workers)?;
         Ok(Config {
             tenants,
-            max_workers: self.max_workers.map(Bounded::u32),
+            max_workers,
             max_memory_bytes: self.max_memory_mib.map(|mib| u64::from(mib.u32()) << 20),
             overflow_threads: self.overflow_threads.map_or(OVERFLOW_THREADS, Bounded::u32),
             boot_at_start: self.boot_at_start.map_or(BOOT_AT_START, Bounded::u32),
@@ -377,6 +389,17 @@ impl File {
             forced_engine: None,
             source: None,
         })
+    }
+}
+
+/// Workers that keep state are never closed for others, so all of them must fit.
+fn check_workers(tenants: &[TenantConfig], most: Option<u32>) -> Result<(), ConfigError> {
+    let all: u64 = tenants.iter().filter_map(|tenant| tenant.workers).map(|workers| u64::from(workers.get())).sum();
+    match most {
+        Some(most) if all > most.into() => {
+            Err(refused("max_workers", format!("the tenants' `workers` are {all} together: expected at least as many")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -415,6 +438,7 @@ impl Admin {
 impl Tenant {
     fn check(self, root: &Path, base: &Base) -> Result<TenantConfig, ConfigError> {
         let mode = self.mode()?;
+        let workers = self.workers(mode)?;
         let routes = self.routes()?;
         let mut env = base.env.clone();
         env.extend(self.env);
@@ -449,6 +473,8 @@ impl Tenant {
             routes,
             is_default: self.default,
             mode,
+            workers,
+            affinity: self.affinity,
             boot: match self.boot {
                 None => BootWhen::Auto,
                 Some(Boot::Start) => BootWhen::Start,
@@ -475,6 +501,21 @@ impl Tenant {
             (Some(false), None) => Ok(Mode::Stateful),
             (None, Some(requests)) => Ok(NonZeroU32::new(requests.u32()).map_or(Mode::Ephemeral, Mode::ResetEvery)),
         }
+    }
+
+    /// The number of workers for all loops.
+    fn workers(&self, mode: Mode) -> Result<Option<NonZeroU32>, ConfigError> {
+        let workers = self.workers.and_then(|workers| NonZeroU32::new(workers.u32()));
+        if workers.is_some() && mode == Mode::Ephemeral {
+            let problem =
+                "only for a tenant that keeps state: expected `\"ephemeral\": false` or `reset_every` as well";
+            return Err(refused("workers", problem));
+        }
+        if self.affinity.is_some() && workers.is_none_or(|workers| workers.get() < 2) {
+            let problem = "there is no choice of workers: expected `workers` of at least 2 as well";
+            return Err(refused("affinity", problem));
+        }
+        Ok(workers)
     }
 
     /// The routes: every host combined with every path.

@@ -73,6 +73,8 @@ fn a_small_file_gets_the_defaults() {
         routes: vec![Route { host: HostPattern::Any, path: "/a".to_owned().try_into().unwrap() }],
         is_default: false,
         mode: Mode::Ephemeral,
+        workers: None,
+        affinity: None,
         boot: BootWhen::Auto,
         limits: Limits::default(),
         shared: None,
@@ -114,7 +116,7 @@ fn every_key_is_understood() {
             "tenants": [{
                 "name": "a", "group": "free", "program": "p", "args": ["-x"], "env": {"B": "own"},
                 "hosts": ["Shop.Example", "*.shop.example"], "paths": ["/", "/b"], "default": true,
-                "reset_every": 10, "boot": "first_call",
+                "reset_every": 10, "workers": 4, "affinity": "header:X-User", "boot": "first_call",
                 "shared_memory": {"kib": 8, "file": "counter"},
                 "storage": {"program": "s", "args": ["-y"], "env": {"C": "1"}, "limits": {"cpu_ms": 3}, "call_ms": 7},
                 "health": {"path": "/health?full", "status": 204},
@@ -137,6 +139,8 @@ fn every_key_is_understood() {
     assert_eq!(routes, ["shop.example/", "shop.example/b", "*.shop.example/", "*.shop.example/b"]);
     assert!(tenant.is_default);
     assert_eq!((tenant.mode, tenant.boot), (Mode::ResetEvery(NonZeroU32::new(10).unwrap()), BootWhen::FirstCall));
+    assert_eq!(tenant.workers.map(NonZeroU32::get), Some(4));
+    assert_eq!(tenant.affinity, Some(Affinity::Header(text("x-user"))));
     assert_eq!(tenant.shared, Some(SharedConfig { bytes: 8 << 10, file: Some("/srv/counter".into()) }));
     let storage = tenant.storage.as_ref().unwrap();
     assert_eq!((storage.program.as_path(), &storage.args[..]), (Path::new("/srv/s"), &[text("-y")][..]));
@@ -241,6 +245,28 @@ fn modes_exclude_each_other() {
         assert_eq!(problem(&text), "tenants[0].reset_every: cannot be combined with `ephemeral`");
     }
     assert!(problem(&tenant(r#", "reset_every": 0"#)).starts_with("tenants[0].reset_every: invalid value"));
+}
+
+#[test]
+fn a_number_of_workers_is_for_tenants_that_keep_state_and_an_affinity_for_several_workers() {
+    for ephemeral in ["", r#", "ephemeral": true"#] {
+        let expected = "tenants[0].workers: only for a tenant that keeps state: expected `\"ephemeral\": false` or \
+                        `reset_every` as well";
+        assert_eq!(problem(&tenant(&format!(r#"{ephemeral}, "workers": 1"#))), expected);
+    }
+    for workers in ["", r#", "workers": 1"#] {
+        let text = tenant(&format!(r#", "ephemeral": false, "affinity": "connection"{workers}"#));
+        let expected = "tenants[0].affinity: there is no choice of workers: expected `workers` of at least 2 as well";
+        assert_eq!(problem(&text), expected);
+    }
+    let several = |affinity: &str| tenant(&format!(r#", "ephemeral": false, "workers": 2, "affinity": {affinity}"#));
+    let expected = "tenants[0].affinity: invalid value: string \"cookie:\", expected \"connection\"";
+    assert!(problem(&several(r#""cookie:""#)).starts_with(expected));
+    assert_eq!(only(&several(r#""cookie:a""#)).affinity, Some(Affinity::Cookie("a".to_owned())));
+    let two = |most| format!(r#"{{"max_workers": {most}, {}"#, &several(r#""connection""#)[1..]);
+    assert!(Config::from_json(&two(2)).is_ok());
+    let expected = "max_workers: the tenants' `workers` are 2 together: expected at least as many";
+    assert_eq!(problem(&two(1)), expected);
 }
 
 #[test]
@@ -463,6 +489,7 @@ fn a_change_of_routes_keeps_the_program() {
         r#""engine": "process""#,
         r#""env": {"A": "1"}"#,
         r#""ephemeral": false"#,
+        r#""ephemeral": false, "workers": 2"#,
         r#""health": {"path": "/"}"#,
         r#""mounts": [{"host": "/usr"}]"#,
         r#""serve": "connections""#,
@@ -470,11 +497,17 @@ fn a_change_of_routes_keeps_the_program() {
     ] {
         assert!(!tenant.same_program(&only(&routed(&format!(r#""path": "/a", {more}"#)))), "{more}");
     }
+    let kept = |more: &str| only(&tenant_with_two_workers(more));
+    assert!(kept("").same_program(&kept(r#", "affinity": "connection""#)));
     let at = |port: &str| only(&routed(&format!(r#""path": "/", "serve": "connections"{port}"#)));
     assert!(at(r#", "port": 80"#).same_program(&at(r#", "port": 80"#)));
     for port in ["", r#", "port": 81"#] {
         assert!(!at(port).same_program(&at(r#", "port": 80"#)), "{port}");
     }
+}
+
+fn tenant_with_two_workers(more: &str) -> String {
+    tenant(&format!(r#", "ephemeral": false, "workers": 2{more}"#))
 }
 
 #[test]

@@ -65,6 +65,13 @@ impl Workers {
         let taken = self.inner.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more);
         taken.is_ok().then(|| WorkerPermit { workers: self.clone() })
     }
+
+    /// Takes the right to one of a fixed number of workers, beyond the bound if necessary: the configuration bounds
+    /// them.
+    pub(crate) fn permit_of_fixed(&self) -> WorkerPermit {
+        self.inner.count.fetch_add(1, Ordering::Relaxed);
+        WorkerPermit { workers: self.clone() }
+    }
 }
 
 impl Drop for WorkerPermit {
@@ -91,6 +98,9 @@ mod tests {
         assert!(a.is_some() && b.is_some() && workers.permit().is_none());
         drop(a);
         assert_eq!(workers.count(), 1);
+        let fixed = (workers.permit_of_fixed(), workers.permit_of_fixed());
+        assert!(workers.permit().is_none() && workers.count() == 3);
+        drop(fixed);
         assert!(workers.permit().is_some());
     }
 

@@ -208,7 +208,7 @@ fn check_health(
 pub(crate) fn publish(tenant: &Tenant, history: &mut History, generation: Generation, env: &BootEnv) {
     let generation = Arc::new(generation);
     let former = tenant.ready();
-    let early = tenant.live_mailboxes();
+    let early = if fix_workers(tenant, &generation, former.as_deref(), env) { vec![] } else { tenant.live_mailboxes() };
     for mailbox in &early {
         if let Ok(forked) = tenant.fork_of(&generation, env.workers.permit()) {
             mailbox.put(forked);
@@ -216,6 +216,7 @@ pub(crate) fn publish(tenant: &Tenant, history: &mut History, generation: Genera
     }
     tenant.has_booted.store(true, Ordering::Relaxed);
     tenant.set_state(State::Ready(Arc::clone(&generation)));
+    tenant.fixed.fill();
     if let Some(snapshots) = &env.snapshots {
         snapshots.offer(&generation);
     }
@@ -229,6 +230,22 @@ pub(crate) fn publish(tenant: &Tenant, history: &mut History, generation: Genera
     if former.is_some() {
         history.previous = former;
     }
+}
+
+/// Gives the tenant its fixed number of workers, if the generation has one; returns whether it has. Workers that take
+/// state over are forked when requests need them.
+fn fix_workers(tenant: &Tenant, generation: &Arc<Generation>, former: Option<&Generation>, env: &BootEnv) -> bool {
+    let fixed = &tenant.fixed;
+    match generation.config.workers.map(|workers| workers.get() as usize) {
+        Some(count) if fixed.is_open() && generation.succeeds(former) => fixed.resize(count),
+        Some(count) => {
+            let fork = |_| tenant.fork_of(generation, Some(env.workers.permit_of_fixed())).ok();
+            fixed.open((0..count).map(fork).collect());
+        }
+        None if fixed.is_open() => fixed.open(vec![]),
+        None => return false,
+    }
+    generation.config.workers.is_some()
 }
 
 /// Forks workers for the loops that have begun after the first ones were counted. Such a loop may have seen no

@@ -18,7 +18,7 @@ use crate::model::failure::Failure;
 use crate::model::tenant::{State, Tenant};
 use crate::run::reply::{INTERNAL_ERROR, SHUTTING_DOWN};
 use crate::schedule::background::Background;
-use crate::schedule::deferred::Job;
+use crate::schedule::job::Job;
 
 /// Programs that boot in parallel, not counting those that wait for a file.
 const BOOT_THREADS: usize = 4;

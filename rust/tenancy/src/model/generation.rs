@@ -12,6 +12,7 @@ use mayfly_sandbox::{BootedFrom, Elf, ForkError, Snapshot, Worker, WorkerState};
 
 use crate::config::{Mode, TenantConfig};
 use crate::host::workers::WorkerPermit;
+use crate::model::slot_permit::SlotPermit;
 use crate::model::store::Store;
 
 /// A booted program.
@@ -54,6 +55,8 @@ pub(crate) struct Forked {
     pub(crate) slice: Duration,
     /// `None` for a worker that serves one request and is not kept.
     pub(crate) permit: Option<WorkerPermit>,
+    /// For one of a fixed number of workers: dropped after the worker, so that there is room for the next one.
+    pub(crate) slot: Option<Box<SlotPermit>>,
 }
 
 impl Forked {

@@ -2,11 +2,14 @@
 //! A tenant at run time: its generations, their workers, its counters and its routes.
 
 pub(crate) mod failure;
+pub(crate) mod fixed_workers;
 pub(crate) mod generation;
 pub(crate) mod meter;
 pub(crate) mod outcome;
 pub(crate) mod permits;
 pub(crate) mod route;
+pub(crate) mod slot_permit;
+pub(crate) mod slots;
 pub(crate) mod store;
 pub(crate) mod tenant;
 pub(crate) mod tenant_log;

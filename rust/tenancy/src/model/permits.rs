@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Bounds on requests that have begun and left their loops: for all tenants together, and half as many for one tenant.
+//! Bounds on requests that have left their loops, and have begun or wait in line: for all tenants together, and half as
+//! many for one tenant.
 //!
 //! A request that runs or waits for a turn has a *run permit*. There are few run permits, because such requests share a
 //! few threads. A request that sleeps has a *sleep permit*. There are more of these, because a sleeper occupies memory
-//! but no thread.
+//! but no thread. A request that waits for a worker has not begun. It has a *line permit*, of which there are as many;
+//! they are others, so that those that wait do not keep the request from sleeping that they wait for.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,12 +14,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 const RUNS_PER_THREAD: usize = 16;
 /// Sleep permits for each thread that gives turns.
 const SLEEPS_PER_THREAD: usize = 128;
+/// Line permits for each thread that gives turns.
+const LINE_PER_THREAD: usize = 128;
 
 /// What a permit allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PermitKind {
     Run,
     Sleep,
+    Line,
 }
 
 /// Numbers of permits in use, by one tenant or by all.
@@ -25,6 +30,7 @@ pub(crate) enum PermitKind {
 pub(crate) struct PermitsInUse {
     run: AtomicUsize,
     sleep: AtomicUsize,
+    line: AtomicUsize,
 }
 
 impl PermitsInUse {
@@ -32,6 +38,7 @@ impl PermitsInUse {
         match kind {
             PermitKind::Run => &self.run,
             PermitKind::Sleep => &self.sleep,
+            PermitKind::Line => &self.line,
         }
     }
 }
@@ -74,9 +81,10 @@ impl CallPermits {
         own.of(kind).load(Ordering::Relaxed) >= self.share(kind)
     }
 
-    /// Number of permits in use, of both kinds.
+    /// Number of permits in use, of all kinds.
     pub(crate) fn in_use(&self) -> usize {
-        [PermitKind::Run, PermitKind::Sleep].map(|kind| self.in_use.of(kind).load(Ordering::Relaxed)).iter().sum()
+        let kinds = [PermitKind::Run, PermitKind::Sleep, PermitKind::Line];
+        kinds.map(|kind| self.in_use.of(kind).load(Ordering::Relaxed)).iter().sum()
     }
 
     fn most(&self, kind: PermitKind) -> usize {
@@ -84,6 +92,7 @@ impl CallPermits {
             * match kind {
                 PermitKind::Run => RUNS_PER_THREAD,
                 PermitKind::Sleep => SLEEPS_PER_THREAD,
+                PermitKind::Line => LINE_PER_THREAD,
             }
     }
 

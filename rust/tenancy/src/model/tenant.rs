@@ -25,6 +25,7 @@ use crate::host::descriptors;
 use crate::host::resources::{self, OncePerSecond};
 use crate::host::workers::WorkerPermit;
 use crate::model::failure::Failure;
+use crate::model::fixed_workers::FixedWorkers;
 use crate::model::generation::{Forked, Generation};
 use crate::model::meter::{Counters, Event, Totals};
 use crate::model::outcome::ReloadError;
@@ -72,6 +73,8 @@ pub(crate) struct Tenant {
     history: Mutex<History>,
     /// The mailboxes in which the loops that serve this tenant look for workers.
     mailboxes: Mutex<Vec<Weak<WorkerMailbox>>>,
+    /// Its workers, if it has a fixed number of them.
+    pub(crate) fixed: Arc<FixedWorkers>,
     counters: Mutex<Vec<Arc<Counters>>>,
     /// The counters of background threads.
     pub(crate) background: Counters,
@@ -96,7 +99,13 @@ pub(crate) enum State {
 }
 
 impl Tenant {
-    pub(crate) fn new(config: Arc<TenantConfig>, state: State, account: Account) -> Self {
+    /// `tell_due` has [`FixedWorkers::next_due`] called soon, on another thread.
+    pub(crate) fn new(
+        config: Arc<TenantConfig>,
+        state: State,
+        account: Account,
+        tell_due: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
         let log = Arc::new(TenantLog::new(config.name.clone(), config.limits.log_bytes_per_second));
         Self {
             generation: AtomicU64::new(0),
@@ -112,6 +121,7 @@ impl Tenant {
             loads: Errands::default(),
             history: Mutex::new(History::new(config)),
             mailboxes: Mutex::default(),
+            fixed: FixedWorkers::new(tell_due),
             counters: Mutex::default(),
             background: Counters::shared(),
             reloads: AtomicU64::new(0),
@@ -265,6 +275,7 @@ impl Tenant {
             number: generation.number,
             slice: generation.config.limits.inline_budget,
             permit,
+            slot: None,
         })
     }
 

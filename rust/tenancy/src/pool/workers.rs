@@ -4,12 +4,16 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use mayfly_sandbox::Request;
+
 use crate::host::clock::monotonic_ns;
+use crate::model::fixed_workers::Claim;
 use crate::model::generation::Forked;
 use crate::model::route::TenantIndex;
 use crate::model::tenant::{State, Tenant};
 use crate::pool::{LoopPool, Slot, Unfinished};
-use crate::schedule::deferred::Retention;
+use crate::run::client_key::client_key;
+use crate::schedule::job::Retention;
 use crate::server::TenantSet;
 
 /// A worker that was used more recently than this is not closed to make room for another tenant's. Otherwise a loop
@@ -24,8 +28,19 @@ impl LoopPool {
     /// Finds a worker for a slot that has none of the current generation. The error is `None` if the request is to be
     /// served elsewhere, or else the reason why it cannot be answered.
     #[cold]
-    pub(super) fn find_worker(&mut self, index: TenantIndex, current: u64) -> Result<Forked, Option<String>> {
+    pub(super) fn find_worker(
+        &mut self,
+        index: TenantIndex,
+        current: u64,
+        request: &Request<'_>,
+    ) -> Result<Forked, Option<String>> {
         let hit = self.hit(index);
+        if current != 0
+            && self.set.tenants[index].fixed.is_open()
+            && let Some(found) = self.claim(index, current, request)
+        {
+            return found;
+        }
         let tenant = &self.set.tenants[index];
         let background = self.server.background();
         let slot = &mut self.slots[index];
@@ -41,7 +56,8 @@ impl LoopPool {
                 State::Failed { .. } if !tenant.is_boot_due() => Err(Some(tenant.excuse())),
                 _ => {
                     let retention = self.make_room();
-                    self.later = Some(Unfinished::Unserved { hit, former: None, retention });
+                    self.later =
+                        Some(Unfinished::Unserved { hit, former: None, retention, slot: None, is_in_line: false });
                     Err(None)
                 }
             };
@@ -51,7 +67,8 @@ impl LoopPool {
         }
         if let Some(old) = former {
             if tenant.ready().is_some_and(|generation| generation.succeeds(Some(&old.generation))) {
-                self.later = Some(Unfinished::Unserved { hit, former: Some(old), retention: Retention::Stay });
+                let (former, retention) = (Some(old), Retention::Stay);
+                self.later = Some(Unfinished::Unserved { hit, former, retention, slot: None, is_in_line: false });
                 return Err(None);
             }
             background.orders.close(old);
@@ -61,8 +78,34 @@ impl LoopPool {
             return Ok(forked);
         }
         let retention = self.make_room();
-        self.later = Some(Unfinished::Unserved { hit, former: None, retention });
+        self.later = Some(Unfinished::Unserved { hit, former: None, retention, slot: None, is_in_line: false });
         Err(None)
+    }
+
+    /// Claims one of a tenant's fixed number of workers. `None`: each loop has its own since a moment ago.
+    fn claim(
+        &mut self,
+        index: TenantIndex,
+        current: u64,
+        request: &Request<'_>,
+    ) -> Option<Result<Forked, Option<String>>> {
+        let hit = self.hit(index);
+        let tenant = &self.set.tenants[index];
+        // From before it had a fixed number.
+        if let Some(own) = self.slots[index].worker.take() {
+            self.held -= 1;
+            self.server.background().orders.close(own);
+        }
+        let key = self.set.config.tenants[index].affinity.as_ref().and_then(|by| client_key(by, request));
+        let (former, slot, is_in_line) = match tenant.fixed.take(key, self.number as usize) {
+            Claim::Worker(forked) if forked.number >= current => return Some(Ok(forked)),
+            Claim::Worker(former) => (Some(former), None, false),
+            Claim::Vacant(slot) => (None, Some(slot), false),
+            Claim::Busy => (None, None, true),
+            Claim::Closed => return None,
+        };
+        self.later = Some(Unfinished::Unserved { hit, former, retention: Retention::Stay, slot, is_in_line });
+        Some(Err(None))
     }
 
     /// Makes room for one more worker within this loop's share.

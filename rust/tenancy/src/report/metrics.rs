@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
 use crate::memory::Bound;
-use crate::report::{EngineState, HostState, Report, TenantReport, TenantState, Usability};
+use crate::report::{EngineState, FixedWorkersReport, HostState, Report, TenantReport, TenantState, Usability};
 use crate::server::Server;
 
 /// The `Content-Type` of [`Report::metrics`].
@@ -40,6 +40,9 @@ const TENANT_METRICS: &[TenantMetric] = &[
     TenantMetric { name: "mayfly_tenant_fork_failures_total", kind: Counter, help: "Workers that could not be forked.", value: |tenant| tenant.fork_failures as f64 },
     TenantMetric { name: "mayfly_tenant_parked_requests_total", kind: Counter, help: "Requests that left their loop thread.", value: |tenant| tenant.parked as f64 },
     TenantMetric { name: "mayfly_tenant_parked_requests", kind: Gauge, help: "Requests that have left their loop thread and are not answered yet.", value: |tenant| tenant.in_flight.into() },
+    TenantMetric { name: "mayfly_tenant_workers", kind: Gauge, help: "The tenant's fixed number of workers; 0 if each event loop has its own.", value: |tenant| workers(tenant).number as f64 },
+    TenantMetric { name: "mayfly_tenant_idle_workers", kind: Gauge, help: "Those of the tenant's fixed number of workers that have no request.", value: |tenant| workers(tenant).idle as f64 },
+    TenantMetric { name: "mayfly_tenant_waiting_requests", kind: Gauge, help: "Requests that wait for one of the tenant's fixed number of workers.", value: |tenant| workers(tenant).waiting as f64 },
     TenantMetric { name: "mayfly_tenant_storage_calls_total", kind: Counter, help: "Calls of functions of the storage program.", value: |tenant| tenant.store_calls as f64 },
     TenantMetric { name: "mayfly_tenant_connects_total", kind: Counter, help: "Outbound connections that the program began.", value: |tenant| tenant.connects as f64 },
     TenantMetric { name: "mayfly_tenant_refused_connects_total", kind: Counter, help: "Outbound connections that the program was refused because their destination is not listed.", value: |tenant| tenant.refused_connects as f64 },
@@ -55,6 +58,10 @@ const TENANT_METRICS: &[TenantMetric] = &[
     TenantMetric { name: "mayfly_tenant_boot_seconds", kind: Gauge, help: "How long the current generation took to boot; 0 if there is none.", value: boot_seconds },
     TenantMetric { name: "mayfly_tenant_booted_from_snapshot", kind: Gauge, help: "Whether the current generation was loaded from a snapshot file.", value: booted_from_snapshot },
 ];
+
+fn workers(tenant: &TenantReport) -> FixedWorkersReport {
+    tenant.workers.unwrap_or(FixedWorkersReport { number: 0, idle: 0, waiting: 0 })
+}
 
 fn generation(tenant: &TenantReport) -> u64 {
     match tenant.state {
@@ -332,6 +339,7 @@ mod tests {
             fork_failures: 19,
             parked: 4,
             in_flight: 5,
+            workers: Some(FixedWorkersReport { number: 26, idle: 27, waiting: 28 }),
             store_calls: 6,
             connects: 17,
             refused_connects: 18,
@@ -403,6 +411,9 @@ mod tests {
             ("fork_failures_total", 19.0),
             ("parked_requests_total", 4.0),
             ("parked_requests", 5.0),
+            ("workers", 26.0),
+            ("idle_workers", 27.0),
+            ("waiting_requests", 28.0),
             ("storage_calls_total", 6.0),
             ("connects_total", 17.0),
             ("refused_connects_total", 18.0),

@@ -24,6 +24,7 @@ use crate::model::meter::{Counters, Event};
 use crate::model::permits::PermitKind;
 use crate::model::store::{self, Claim, Store};
 use crate::model::tenant::Tenant;
+use crate::run::request::OwnedRequest;
 
 /// Pages of a work set that take about two microseconds to reset: less than a deferred reset would cost.
 const PAGES_RESET_AT_ONCE: usize = 16;
@@ -35,6 +36,16 @@ pub(crate) struct Call {
     pub(crate) id: RequestId,
     store: StoreCall,
     preparation: Preparation,
+    /// The request, if it has not begun yet.
+    waited: Option<Box<Waited>>,
+}
+
+/// A request that has waited for its worker.
+#[derive(Debug)]
+struct Waited {
+    request: OwnedRequest,
+    /// When it came, by the monotonic clock.
+    since_ns: u64,
 }
 
 /// Whether the worker is asked for its program's hook, and for nothing more.
@@ -112,12 +123,17 @@ pub(crate) trait StoreKeeper {
 
 impl Call {
     pub(crate) fn new(forked: Forked, id: RequestId) -> Self {
-        Self { forked, id, store: StoreCall::None, preparation: Preparation::None }
+        Self { forked, id, store: StoreCall::None, preparation: Preparation::None, waited: None }
     }
 
     /// Not a request: [`Self::go_on`] prepares the worker for one.
     pub(crate) fn preparing(forked: Forked, id: RequestId) -> Self {
         Self { preparation: Preparation::Due, ..Self::new(forked, id) }
+    }
+
+    /// A request that has waited for its worker since `since_ns`: [`Self::go_on`] begins it.
+    pub(crate) fn after_wait(forked: Forked, id: RequestId, request: OwnedRequest, since_ns: u64) -> Self {
+        Self { waited: Some(Box::new(Waited { request, since_ns })), ..Self::new(forked, id) }
     }
 
     /// Starts the request.
@@ -140,6 +156,11 @@ impl Call {
         context: CallContext<'_>,
         sink: &mut TrackedSink<'_, impl ResponseSink + ?Sized>,
     ) -> CallStep {
+        if let Some(waited) = self.waited.take() {
+            let step = waited.request.view(|request| self.begin(context, request, sink));
+            self.forked.worker.count_wait_since(waited.since_ns);
+            return step;
+        }
         let progress = match self.store {
             StoreCall::None if self.preparation == Preparation::Due => {
                 self.preparation = Preparation::Asked;

@@ -4,6 +4,7 @@
 mod address_text;
 pub(crate) mod call;
 pub(crate) mod client_fields;
+pub(crate) mod client_key;
 pub(crate) mod gate;
 pub(crate) mod in_flight;
 pub(crate) mod reply;

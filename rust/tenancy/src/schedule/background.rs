@@ -21,7 +21,8 @@ use std::time::Duration;
 use crate::host::workers::Workers;
 use crate::memory::Memory;
 use crate::run::gate::ReplyGate;
-use crate::schedule::deferred::{Deferred, HANDOVER_THREADS, Job, THREADS};
+use crate::schedule::deferred::{Deferred, HANDOVER_THREADS, THREADS};
+use crate::schedule::job::Job;
 use crate::schedule::orders::{self, Order, Orders};
 use crate::schedule::overflow::{self, Overflow};
 use crate::schedule::threads::Threads;
@@ -99,6 +100,10 @@ impl Background {
                 Order::Fork { tenant, mailbox } => {
                     orders::fork_prepared(&self.workers, &self.overflow, &tenant, &mailbox)
                 }
+                Order::FillSlots(tenant) => {
+                    orders::fill_slots(&self.workers, &self.overflow, &tenant, |job| self.submit(job));
+                }
+                Order::Serve(job) => self.submit(*job),
                 Order::ReplaceStore { store, lost } => {
                     drop(lost);
                     self.overflow.send_on(&store, store.replace_lost());

@@ -15,15 +15,16 @@ use mayfly_sandbox::Slice;
 use crate::config::Mode;
 use crate::host::workers::{WorkerPermit, Workers};
 use crate::memory::Memory;
-use crate::model::failure::{Failure, RequestId, answer};
+use crate::model::failure::{Failure, answer};
+use crate::model::fixed_workers::Claim;
 use crate::model::generation::Forked;
+use crate::model::slot_permit::SlotPermit;
 use crate::model::tenant::{NoFork, Tenant};
 use crate::model::worker_mailbox::WorkerMailbox;
 use crate::run::call::{Call, CallContext, TrackedSink};
-use crate::run::in_flight::InFlight;
-use crate::run::reply::{DeferredReply, INTERNAL_ERROR, SHUTTING_DOWN, send};
-use crate::run::request::OwnedRequest;
+use crate::run::reply::{INTERNAL_ERROR, SHUTTING_DOWN, send};
 use crate::schedule::fair::FairQueue;
+use crate::schedule::job::{Job, Retention};
 use crate::schedule::overflow::{Overflow, Parked};
 
 /// Threads that serve deferred requests.
@@ -36,49 +37,6 @@ const WAITING: usize = 256;
 const MEMORY_CHECKS: u32 = 5;
 /// How long a request may run here, while others wait behind it for a worker.
 const SLICE: Duration = Duration::from_millis(5);
-
-/// A request on its way to a background thread.
-pub(crate) struct Job {
-    pub(crate) tenant: Arc<Tenant>,
-    pub(crate) request: OwnedRequest,
-    pub(crate) id: RequestId,
-    /// Where the worker may go when the request has finished.
-    pub(crate) mailbox: Arc<WorkerMailbox>,
-    /// A worker of the former generation, whose state the new one takes over.
-    pub(crate) former: Option<Forked>,
-    pub(crate) retention: Retention,
-    pub(crate) reply: Box<dyn DeferredReply>,
-    pub(crate) in_flight: InFlight,
-    pub(crate) mode_header: bool,
-}
-
-/// What happens to the worker that is forked for a request.
-#[derive(Debug)]
-pub(crate) enum Retention {
-    /// It stays with the loop.
-    Stay,
-    /// It stays, in place of this one.
-    Replace(Forked),
-    /// It is closed when the request has finished: all other workers are busier.
-    Go,
-}
-
-impl std::fmt::Debug for Job {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Job").field("tenant", &self.tenant.name).field("id", &self.id).finish_non_exhaustive()
-    }
-}
-
-impl Job {
-    /// Answers the request without running it.
-    pub(crate) fn refuse(self, failure: Failure, reason: &str) {
-        let mut reply = self.reply;
-        self.tenant.background.failed(failure);
-        answer(failure, reason, self.id, &mut *reply);
-        drop(self.in_flight);
-        reply.send();
-    }
-}
 
 /// A bounded queue.
 #[derive(Debug, Default)]
@@ -152,9 +110,32 @@ struct Forks<'a> {
     memory: &'a Memory,
 }
 
+/// Has a request of a tenant with a fixed number of workers claim one of them. Returns the request if a worker is to be
+/// forked for it.
+fn claim_worker(overflow: &Overflow, mut job: Job) -> Option<Job> {
+    if job.slot.is_some() || job.former.is_some() || !job.tenant.fixed.is_open() {
+        return Some(job);
+    }
+    match job.tenant.fixed.take(job.key, 0) {
+        Claim::Worker(forked) => {
+            overflow.serve_with(job, forked);
+            return None;
+        }
+        Claim::Busy => {
+            overflow.wait_in_line(job);
+            return None;
+        }
+        Claim::Vacant(slot) => job.slot = Some(slot),
+        Claim::Closed => {}
+    }
+    Some(job)
+}
+
 /// Serves the first slice of a request on a worker of its own.
 fn run(overflow: &Overflow, forks: Forks<'_>, job: Job) {
-    let Job { tenant, request, id, mailbox, former, retention, mut reply, in_flight, mode_header } = job;
+    let Some(job) = claim_worker(overflow, job) else { return };
+    let Job { tenant, request, id, mailbox, former, retention, mut reply, in_flight, mode_header, .. } = job;
+    let (slot, permit, since_ns) = (job.slot, job.permit, job.since_ns);
     // A request that waits for a disk does so on an overflow thread, where no fork is queued behind it.
     let slice = Slice::non_blocking(SLICE);
     let context = CallContext {
@@ -166,10 +147,13 @@ fn run(overflow: &Overflow, forks: Forks<'_>, job: Job) {
         may_defer_reset: false,
     };
     let mut sink = TrackedSink::new(&mut *reply);
-    let served = catch_unwind(AssertUnwindSafe(|| match worker(forks, &tenant, &mailbox, former, retention) {
+    let served = catch_unwind(AssertUnwindSafe(|| match worker(forks, &tenant, &mailbox, former, retention, slot) {
         Ok(forked) => {
             let mut call = Call::new(forked, id);
             let step = request.view(|request| call.begin(context, request, &mut sink));
+            if let Some(since_ns) = since_ns {
+                call.forked.worker.count_wait_since(since_ns);
+            }
             Some((call, step))
         }
         Err(NoFork { failure, reason }) => {
@@ -181,7 +165,7 @@ fn run(overflow: &Overflow, forks: Forks<'_>, job: Job) {
     let answered = sink.answered;
     match served {
         Ok(Some((call, step))) => {
-            let (in_flight, permit, may_block, preparation) = (Some(in_flight), None, false, None);
+            let (in_flight, may_block, preparation) = (Some(in_flight), false, None);
             let parked =
                 Parked { tenant, call, reply, mailbox, in_flight, permit, may_block, mode_header, preparation };
             overflow.settle(parked, step);
@@ -192,7 +176,7 @@ fn run(overflow: &Overflow, forks: Forks<'_>, job: Job) {
                 tenant.background.failed(Failure::Internal);
                 answer(Failure::Internal, INTERNAL_ERROR, id, &mut *reply);
             }
-            drop(in_flight);
+            drop((in_flight, permit));
             send(reply);
         }
     }
@@ -221,9 +205,21 @@ fn worker(
     mailbox: &WorkerMailbox,
     former: Option<Forked>,
     retention: Retention,
+    slot: Option<Box<SlotPermit>>,
 ) -> Result<Forked, NoFork> {
     let current = tenant.ready().ok_or_else(|| NoFork::unavailable(tenant.excuse()))?;
-    let former = former.filter(|former| current.succeeds(Some(&former.generation)));
+    let (former, slot) = match former {
+        // Its state has been handed over meanwhile, or it is of a generation that begins now.
+        Some(former) if former.number >= current.number => return Ok(former),
+        Some(mut former) => {
+            let slot = slot.or_else(|| former.slot.take());
+            (Some(former).filter(|former| current.succeeds(Some(&former.generation))), slot)
+        }
+        None => (None, slot),
+    };
+    if let Some(slot) = slot {
+        return fixed_worker(forks, tenant, former, slot);
+    }
     if current.config.mode != Mode::Ephemeral {
         // This must be the loop's only worker: requests would alternate between its state and a second worker's.
         mailbox.end_order();
@@ -245,15 +241,37 @@ fn worker(
         }
     };
     if let Some(mut former) = former {
-        let handed_over = former.worker.save().and_then(|state| forked.worker.restore(&state));
-        if let Err(error) = handed_over {
-            tracing::error!(
-                target: "mayfly::server", tenant = %tenant.name, %error,
-                "a worker's state was not handed over to the new generation"
-            );
-            if !forked.is_ready() {
-                forked = tenant.fork(forked.permit.take())?;
-            }
+        forked = hand_over(tenant, &mut former, forked)?;
+    }
+    Ok(forked)
+}
+
+/// One of a fixed number of workers. It counts, and stays, even beyond the bound on all workers: others are closed then.
+fn fixed_worker(
+    forks: Forks<'_>,
+    tenant: &Tenant,
+    former: Option<Forked>,
+    slot: Box<SlotPermit>,
+) -> Result<Forked, NoFork> {
+    let mut forked = fork(forks, tenant, Some(forks.workers.permit_of_fixed()))?;
+    if let Some(mut former) = former {
+        forked = hand_over(tenant, &mut former, forked)?;
+    }
+    forked.permit.get_or_insert_with(|| forks.workers.permit_of_fixed());
+    forked.slot = Some(slot);
+    Ok(forked)
+}
+
+/// Has the new worker take over the state of the former one. If that fails, it begins without.
+fn hand_over(tenant: &Tenant, former: &mut Forked, mut forked: Forked) -> Result<Forked, NoFork> {
+    let handed_over = former.worker.save().and_then(|state| forked.worker.restore(&state));
+    if let Err(error) = handed_over {
+        tracing::error!(
+            target: "mayfly::server", tenant = %tenant.name, %error,
+            "a worker's state was not handed over to the new generation"
+        );
+        if !forked.is_ready() {
+            forked = tenant.fork(forked.permit.take())?;
         }
     }
     Ok(forked)

@@ -5,6 +5,7 @@ pub(crate) mod background;
 pub(crate) mod deferred;
 pub(crate) mod descriptor_watch;
 pub(crate) mod fair;
+pub(crate) mod job;
 pub(crate) mod orders;
 pub(crate) mod overflow;
 pub(crate) mod sleepers;

@@ -11,6 +11,8 @@
 //! A request that sleeps or is queued for a store occupies no thread. Idle threads wait; only one of them waits for the
 //! earliest sleeper's time. One more thread wakes the sleepers whose descriptors become ready: see [`DescriptorWatch`].
 //!
+//! A request that waits for one of its tenant's fixed number of workers has not begun: see [`mod@line`].
+//!
 //! A step that may block its thread, on a disk or a network file system that does not respond, runs here as well. At
 //! any time at least one of several threads takes no such step, and at most half of the threads take one for the same
 //! tenant. So such a file system delays only the tenants that use it.
@@ -18,6 +20,7 @@
 //! Turns are given by tenant and then by request, so that one tenant's endless loops take no more than its share from
 //! another's request of five milliseconds. The threads have a low priority: a loop thread with work preempts them.
 
+mod line;
 mod parked;
 mod prepare;
 mod queue;
@@ -40,6 +43,7 @@ use crate::run::call::{CallContext, CallStep, StoreKeeper, TrackedSink};
 use crate::run::reply::{INTERNAL_ERROR, SHUTTING_DOWN, send};
 use crate::schedule::descriptor_watch::DescriptorWatch;
 use crate::schedule::orders::Orders;
+use line::expire;
 use queue::{Blocked, Queue};
 
 pub(crate) use parked::Parked;
@@ -207,13 +211,20 @@ impl Overflow {
         let mut queue = self.queue();
         loop {
             if queue.is_over() {
-                let waiting = queue.clear();
+                let (waiting, in_line) = (queue.clear(), queue.clear_line());
                 drop(queue);
+                in_line.for_each(|job| job.refuse(Failure::Unavailable, SHUTTING_DOWN));
                 waiting.for_each(|parked| parked.refuse(Failure::Unavailable, SHUTTING_DOWN));
                 return None;
             }
             let now = monotonic_ns();
             queue.wake(now);
+            if let Some(job) = queue.in_line.pop_due(now) {
+                drop(queue);
+                expire(job);
+                queue = self.queue();
+                continue;
+            }
             if let Some(parked) = queue.pop() {
                 // This thread was responsible for the rest of the queue, and is about to be busy.
                 if queue.has_news() {
@@ -319,6 +330,10 @@ impl Overflow {
         // Released before the answer: the client may send its next request as soon as it has the answer.
         drop((in_flight, permit));
         let mut forked = call.forked;
+        if forked.is_ready() && forked.slot.is_some() {
+            self.give_back(&tenant, forked);
+            return send(reply);
+        }
         if forked.is_ready() {
             if forked.permit.is_none() {
                 forked.permit = self.workers.permit();
@@ -348,6 +363,8 @@ impl StoreKeeper for Overflow {
 
 pub(crate) const OVERLOADED: &str =
     "the request has used up its inline budget, and too many such requests are in progress";
+
+const OVERLOADED_LINE: &str = "too many requests are waiting for a worker";
 
 /// Lowers this thread's priority below that of loop threads.
 fn lower_priority() {

@@ -57,10 +57,11 @@ impl Server {
                 }
                 None => {
                     added.push(config.name.to_string());
-                    new_tenant(config, &self.inner.memory)
+                    new_tenant(config, &self.inner.memory, &self.background().orders)
                 }
             })
             .collect();
+        let gone: Vec<Arc<Tenant>> = known.values().map(|(tenant, _)| Arc::clone(tenant)).collect();
         applied.removed = known.into_keys().map(ToOwned::to_owned).collect();
         applied.removed.sort_unstable();
         applied.added = added;
@@ -81,6 +82,8 @@ impl Server {
         self.inner.boots.wait(START_WAIT);
         *self.inner.set.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
         self.inner.news.fetch_add(1, Ordering::Release);
+        // Here and not on the loop that happens to be the last that serves them.
+        gone.iter().for_each(|tenant| tenant.fixed.close());
         tracing::info!(
             target: "mayfly::server", added = applied.added.len(), removed = applied.removed.len(),
             changed = applied.changed.len(), failed = applied.failed.len(), "a new configuration has been applied"

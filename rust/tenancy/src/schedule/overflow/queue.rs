@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use super::parked::Parked;
 use crate::model::store::Ticket;
+use crate::schedule::job::Job;
 use crate::schedule::sleepers::Sleepers;
 
 /// The requests of the overflow.
@@ -18,6 +19,8 @@ pub(super) struct Queue {
     pub(super) asleep: Sleepers<Parked>,
     /// Requests that are queued for a storage program, by their tickets.
     pub(super) queued: HashMap<Ticket, Parked>,
+    /// Requests that wait for one of a fixed number of workers, until the end of their time.
+    pub(super) in_line: Sleepers<Job>,
     pub(super) last_ticket: u64,
     pub(super) blocked: Blocked,
     /// The sleeper's time that a thread waits for, if one does.
@@ -66,6 +69,11 @@ impl Queue {
         self.closes_at.is_some_and(|end| Instant::now() >= end)
     }
 
+    /// Takes the requests that wait for one of a fixed number of workers.
+    pub(super) fn clear_line(&mut self) -> impl Iterator<Item = Job> + use<> {
+        self.in_line.take_all()
+    }
+
     pub(super) fn clear(&mut self) -> impl Iterator<Item = Parked> + use<> {
         self.turns.clear();
         let queued = std::mem::take(&mut self.queued).into_values();
@@ -77,9 +85,10 @@ impl Queue {
         !self.turns.is_empty() || self.unwatched_ns().is_some()
     }
 
-    /// The earliest sleeper's time, unless a thread waits for it.
+    /// The earliest sleeper's time, or end of a request's time, unless a thread waits for it.
     pub(super) fn unwatched_ns(&self) -> Option<u64> {
-        self.asleep.earliest_ns().filter(|earliest| self.watched_ns.is_none_or(|watched| watched > *earliest))
+        let earliest = self.asleep.earliest_ns().into_iter().chain(self.in_line.earliest_ns()).min();
+        earliest.filter(|earliest| self.watched_ns.is_none_or(|watched| watched > *earliest))
     }
 
     /// Gives turns to the sleepers whose time has come.
