@@ -103,7 +103,11 @@ fn what_parts_of_a_program_share_by_files_agrees() {
     assert!(native.status.success(), "{native:?}");
     let limits = Limits { threads: 4, ..Limits::default() };
     let directory = tempfile::tempdir().unwrap();
-    let point = MountPoint { guest: "/srv/data".into(), host: directory.path().into(), writable: true };
+    let point = MountPoint {
+        guest: "/srv/data".into(),
+        host: directory.path().into(),
+        access: mayfly_linux::MountAccess::Private,
+    };
     let mounts = Mounts::open(&[point]).unwrap();
     for place in ["/tmp", "/srv/data"] {
         let inside = Guest::load_mounted(&program, &[place], &limits, MEMORY, &mounts).outcome();
@@ -128,7 +132,7 @@ fn a_program_called_by_a_link_knows_its_own_place() {
     std::fs::copy(compile("open", Linking::Glibc), &own).unwrap();
     symlink("../lib/runtime/bin/open", root.join("bin/middle")).unwrap();
     symlink("middle", root.join("bin/open")).unwrap();
-    let point = MountPoint { guest: "/usr".into(), host: root.clone(), writable: false };
+    let point = MountPoint { guest: "/usr".into(), host: root.clone(), access: mayfly_linux::MountAccess::ReadOnly };
     let mounts = Mounts::open(&[point]).unwrap();
     let file = std::fs::File::open(&own).unwrap();
     let args = ["-l", "/proc/self/exe"];
@@ -141,7 +145,7 @@ fn a_program_called_by_a_link_knows_its_own_place() {
 /// The program's output for `paths` when `inside` is mounted at `/srv`.
 fn seen(inside: &Path, paths: &[&str]) -> String {
     let program = compile("open", Linking::Glibc);
-    let mount = MountPoint { guest: "/srv".into(), host: inside.into(), writable: false };
+    let mount = MountPoint { guest: "/srv".into(), host: inside.into(), access: mayfly_linux::MountAccess::ReadOnly };
     let mounts = Mounts::open(&[mount]).unwrap();
     let outcome = Guest::load_mounted(&program, paths, &Limits::default(), MEMORY, &mounts).outcome();
     assert_eq!(outcome.end, Step::Exited { status: 0 });
@@ -288,7 +292,8 @@ fn writing_to_the_temporary_directory_agrees() {
 fn writing_to_a_mount_agrees_and_does_not_change_it() {
     let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
     old_tree(root.path());
-    let point = MountPoint { guest: "/srv/data".into(), host: root.path().into(), writable: true };
+    let point =
+        MountPoint { guest: "/srv/data".into(), host: root.path().into(), access: mayfly_linux::MountAccess::Private };
     changes_agree("writing", "/srv/data", root.path(), &[point]);
 }
 
@@ -299,7 +304,8 @@ fn writing_page_by_page_agrees_and_does_not_change_the_mount() {
         |count: usize| (b'a'..=b'z').cycle().flat_map(|letter| [letter; 4096]).take(count).collect::<Vec<_>>();
     std::fs::write(root.path().join("base"), letters(60 * 4096)).unwrap();
     std::fs::write(root.path().join("second"), letters(3 * 4096 + 7)).unwrap();
-    let point = MountPoint { guest: "/srv/data".into(), host: root.path().into(), writable: true };
+    let point =
+        MountPoint { guest: "/srv/data".into(), host: root.path().into(), access: mayfly_linux::MountAccess::Private };
     changes_agree("sparse", "/srv/data", root.path(), &[point]);
 }
 

@@ -11,7 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use common::{Kept, call, patient, text};
-use mayfly_sandbox::{Host, Limits, MountPoint, Mounts, Program, Snapshot, Worker};
+use mayfly_sandbox::{Host, Limits, MountAccess, MountPoint, Mounts, Program, Snapshot, Worker};
 
 /// The database: 20 MiB in 5,000 rows.
 const MAKE: &str = "import sqlite3, sys
@@ -64,16 +64,18 @@ fn has_whole_system() -> bool {
     std::env::var_os("MAYFLY_LANE").is_none_or(|lane| lane != "svm")
 }
 
-fn boot(python: &Path, folder: &Path, data: &Path, limits: &Limits) -> Snapshot {
+fn boot(python: &Path, folder: &Path, (data, access): (&Path, MountAccess), limits: &Limits) -> Snapshot {
     let built = common::tenant("hello").parent().unwrap().parent().unwrap().to_owned();
-    let own = ["/lib", "/lib64", "/usr/lib", "/usr/bin"].map(|path| (path.to_owned(), PathBuf::from(path), false));
-    let others = [("/tenants", built.as_path(), false), ("/app", folder, false), ("/data", data, true)];
-    let others = others.map(|(guest, host, writable)| (guest.to_owned(), host.to_owned(), writable));
+    let own = ["/lib", "/lib64", "/usr/lib", "/usr/bin"]
+        .map(|path| (path.to_owned(), PathBuf::from(path), MountAccess::ReadOnly));
+    let read = MountAccess::ReadOnly;
+    let others = [("/tenants", built.as_path(), read), ("/app", folder, read), ("/data", data, access)];
+    let others = others.map(|(guest, host, access)| (guest.to_owned(), host.to_owned(), access));
     let points: Vec<_> = others
         .into_iter()
         .chain(own)
         .filter(|(_, host, _)| host.is_dir())
-        .map(|(guest, host, writable)| MountPoint { guest, host, writable })
+        .map(|(guest, host, access)| MountPoint { guest, host, access })
         .collect();
     let mut program = Program::load(python).unwrap();
     python.to_str().unwrap().clone_into(&mut program.name);
@@ -104,7 +106,7 @@ fn sqlite_changes_pages_of_a_large_database_of_a_mount_until_the_reset() {
 
     let limits = Limits { boot_memory_bytes: 1 << 30, private_memory_bytes: 256 << 20, ..patient() };
     assert_eq!(limits.files_bytes, 16 << 20, "less than the database");
-    let snapshot = boot(&python, folder.path(), &data, &limits);
+    let snapshot = boot(&python, folder.path(), (&data, MountAccess::Private), &limits);
     let mut worker = Worker::fork(&snapshot).unwrap();
     let fine = |files: &str| format!("(5000, 4999) (5001, 7777) 1 ('ok',) [{files}] True");
     for _ in 0..2 {
@@ -121,7 +123,7 @@ fn sqlite_changes_pages_of_a_large_database_of_a_mount_until_the_reset() {
 
     // With room for all of it, twice: the journal has the old pages.
     let limits = Limits { files_bytes: 64 << 20, ..limits };
-    let mut worker = Worker::fork(&boot(&python, folder.path(), &data, &limits)).unwrap();
+    let mut worker = Worker::fork(&boot(&python, folder.path(), (&data, MountAccess::Private), &limits)).unwrap();
     let all = text(&mut worker, "/all");
     assert_eq!(all, "(5000, 4999) (5000, 4999) 0 ('ok',) ['base'] True");
     assert_eq!(worker.differences(), 0);
