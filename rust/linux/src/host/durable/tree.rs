@@ -17,6 +17,9 @@ const ATTEMPTS: u32 = 8;
 /// The mode bits that a program may set.
 const MODE: u32 = 0o777;
 
+/// The owner may make and remove names in a directory.
+const WRITE_AND_SEARCH: u32 = 0o300;
+
 /// A path in a durable directory: plain, relative, empty for the directory itself.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place<'a> {
@@ -41,6 +44,14 @@ impl<'a> Place<'a> {
         Ok((files::open(self.root, directory.unwrap_or_default(), flags, true)?, name))
     }
 
+    /// As [`Place::split`], for a change of the directory's entries, which its owner must be permitted: the program is
+    /// it, whatever this process may do.
+    fn split_to_change(&self) -> Result<(OwnedFd, &'a [u8]), Errno> {
+        let (directory, name) = self.split()?;
+        let stat = self.wait(|| rustix::fs::fstat(&directory))?;
+        if stat.st_mode & WRITE_AND_SEARCH == WRITE_AND_SEARCH { Ok((directory, name)) } else { Err(Errno::EACCES) }
+    }
+
     /// Makes a call that may wait for the disk, again after a signal.
     fn wait<T>(&self, mut call: impl FnMut() -> rustix::io::Result<T>) -> Result<T, Errno> {
         files::wait(self.root, self.rest, || rustix::io::retry_on_intr(&mut call)).map_err(guest_errno)
@@ -62,6 +73,7 @@ impl<'a> Place<'a> {
         let _tree = self.durable.tree();
         for _ in 0..ATTEMPTS {
             if let Some(mode) = create {
+                self.split_to_change()?;
                 self.durable.take_name()?;
                 let flags = common | OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
                 match files::open_or_create(self.root, self.rest, flags, Mode::from_raw_mode(mode & MODE), true) {
@@ -89,7 +101,7 @@ impl<'a> Place<'a> {
 
     /// Makes a directory.
     pub(crate) fn make_directory(&self, mode: u32) -> Result<(), Errno> {
-        let (directory, name) = self.split()?;
+        let (directory, name) = self.split_to_change()?;
         let _tree = self.durable.tree();
         self.durable.take_name()?;
         let made = self.wait(|| rustix::fs::mkdirat(&directory, name, Mode::from_raw_mode(mode & MODE)));
@@ -101,7 +113,7 @@ impl<'a> Place<'a> {
 
     /// Removes a file, or an empty directory.
     pub(crate) fn remove(&self, is_directory: bool) -> Result<(), Errno> {
-        let (directory, name) = self.split()?;
+        let (directory, name) = self.split_to_change()?;
         let _tree = self.durable.tree();
         let stat = self.stat(&directory, name)?;
         let flags = if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() };
@@ -120,8 +132,8 @@ impl<'a> Place<'a> {
 
     /// Renames to a place in the same directory tree.
     pub(crate) fn rename(&self, to: &Self, replaces: bool) -> Result<(), Errno> {
-        let (old_directory, old) = self.split()?;
-        let (new_directory, new) = to.split()?;
+        let (old_directory, old) = self.split_to_change()?;
+        let (new_directory, new) = to.split_to_change()?;
         let _tree = self.durable.tree();
         let source = self.stat(&old_directory, old)?;
         let target = match self.stat(&new_directory, new) {
@@ -140,7 +152,7 @@ impl<'a> Place<'a> {
     /// Gives a file another name in the same directory tree.
     pub(crate) fn link(&self, to: &Self) -> Result<(), Errno> {
         let (old_directory, old) = self.split()?;
-        let (new_directory, new) = to.split()?;
+        let (new_directory, new) = to.split_to_change()?;
         let _tree = self.durable.tree();
         if !FileType::from_raw_mode(self.stat(&old_directory, old)?.st_mode).is_file() {
             return Err(Errno::EPERM);
