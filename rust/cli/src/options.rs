@@ -191,9 +191,10 @@ pub struct ProgramSettings {
     /// Set a variable in the program's environment, which is otherwise empty
     #[arg(long = "env", value_name = "NAME=VALUE", value_parser = pair)]
     pub env: Vec<(String, String)>,
-    /// Show the program a directory of the host: read-only unless the value ends in `:rw`, and at the same path unless
+    /// Show the program a directory of the host: read-only unless the value ends in `:rw` (private
+    /// to a request) or `:durable`, and at the same path unless
     /// PLACE names another. Dynamic programs need /lib, /lib64 and /usr
-    #[arg(long = "mount", value_name = "HOST[:PLACE[:rw]]", value_parser = mount)]
+    #[arg(long = "mount", value_name = "HOST[:PLACE[:rw|:durable]]", value_parser = mount)]
     pub mounts: Vec<Value>,
     /// How requests reach the program: `doorbell`, by the SDK, or `connections`, for an HTTP server
     #[arg(long, value_name = "HOW")]
@@ -316,7 +317,11 @@ fn pair(text: &str) -> Result<(String, String), String> {
 }
 
 fn mount(text: &str) -> Result<Value, String> {
-    let (rest, writable) = text.strip_suffix(":rw").map_or((text, false), |rest| (rest, true));
+    let (rest, writable) = if let Some(rest) = text.strip_suffix(":durable") {
+        (rest, json!("durable"))
+    } else {
+        text.strip_suffix(":rw").map_or((text, json!(false)), |rest| (rest, json!(true)))
+    };
     Ok(match rest.split_once(':') {
         Some((host, at)) => json!({ "host": host, "at": at, "writable": writable }),
         None => json!({ "host": rest, "writable": writable }),
@@ -346,6 +351,8 @@ fn limit(text: &str) -> Result<(String, u64), String> {
 
 #[cfg(test)]
 mod tests {
+    use mayfly_sandbox::{DurableLimits, MountAccess};
+
     use super::*;
     use clap::CommandFactory;
     use mayfly_sandbox::Engine;
@@ -398,16 +405,32 @@ mod tests {
 
     #[test]
     fn mounts_and_serve_become_a_configuration() {
-        let config =
-            config(&["p", "--serve", "connections", "--mount", "/usr", "--mount", "d:/data:rw", "--mount=/a:/b"]);
+        let config = config(&[
+            "p",
+            "--serve",
+            "connections",
+            "--mount",
+            "/usr",
+            "--mount",
+            "d:/data:rw",
+            "--mount=/a:/b",
+            "--mount=e:/e:durable",
+        ]);
         let tenant = &config.unwrap().tenants[0];
         assert!(tenant.service.is_some());
         let mounts: Vec<_> = tenant
             .mounts
             .iter()
-            .map(|mount| (mount.host.to_str().unwrap(), mount.guest.as_str(), mount.writable))
+            .map(|mount| (mount.host.to_str().unwrap(), mount.guest.as_str(), mount.access))
             .collect();
-        assert_eq!(mounts, [("/usr", "/usr", false), ("d", "/data", true), ("/a", "/b", false)]);
+        let durable = MountAccess::Durable(DurableLimits { bytes: 1 << 30, files: 10_000 });
+        let expected = [
+            ("/usr", "/usr", MountAccess::ReadOnly),
+            ("d", "/data", MountAccess::Private),
+            ("/a", "/b", MountAccess::ReadOnly),
+            ("e", "/e", durable),
+        ];
+        assert_eq!(mounts, expected);
         for (option, value, problem) in [
             ("--mount", "/proc", "mounts[0].host: "),
             ("--mount", "/usr:usr", "mounts[0].at: "),

@@ -20,12 +20,14 @@
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests make the files that they open"))]
 
 mod errand;
+mod lock;
 mod open;
 mod problem;
 mod read;
 mod stamp;
 
 pub use errand::{Errands, PATIENCE, Pending, Unfinished, each, is_errand, waiting_for, waiting_for_some};
+pub use lock::{FileLock, LockRange, conflicting_lock, set_lock};
 pub use open::{create_anew, create_new, open, open_device, open_itself, open_or_create, sync_directory};
 pub use problem::{FileError, FileKind, Problem};
 pub use read::{cgroup_text, kernel_text, read, read_opened, read_text};

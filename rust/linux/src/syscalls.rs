@@ -59,7 +59,8 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_fstat, files::fstat),
     (libc::SYS_fadvise64, files::fadvise),
     (libc::SYS_fsync, files::fsync),
-    (libc::SYS_fdatasync, files::fsync),
+    (libc::SYS_fdatasync, files::fdatasync),
+    (libc::SYS_sync_file_range, files::sync_file_range),
     (libc::SYS_syncfs, files::syncfs),
     (libc::SYS_sync, files::sync),
     // fs/calls/locks.rs

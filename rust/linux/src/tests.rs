@@ -18,6 +18,7 @@ use crate::kernel::process::Process;
 use crate::net::allow_list::Network;
 
 mod any_calls;
+mod durable;
 mod files;
 mod may_block;
 mod outbound;

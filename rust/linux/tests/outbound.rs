@@ -183,7 +183,11 @@ fn c_libraries_find_listed_names() {
     points.extend(libraries().into_iter().map(|path| (path.to_str().unwrap(), path)));
     let points: Vec<_> = points
         .into_iter()
-        .map(|(guest, host)| MountPoint { guest: guest.to_owned(), host: host.to_owned(), writable: false })
+        .map(|(guest, host)| MountPoint {
+            guest: guest.to_owned(),
+            host: host.to_owned(),
+            access: mayfly_linux::MountAccess::ReadOnly,
+        })
         .collect();
     let mounts = Mounts::open(&points).unwrap();
     let dynamic: &[_] = if has_whole_system() { &[Linking::GlibcDynamic] } else { &[] };

@@ -47,6 +47,14 @@ pub enum BootError {
     /// The program was killed before it waited for a request.
     #[error("the program was {0} before it waited for a request")]
     Faulted(Fault),
+    /// The program holds a lock that its workers cannot all have.
+    #[error(
+        "the program has locked {path:?}, in a durable mount, when it is ready: expected a lock that it takes in each request, and releases"
+    )]
+    Locked {
+        /// The file, in the program's view.
+        path: String,
+    },
     /// The program took too long.
     #[error("the program did not wait for a request {why}; {threads}")]
     TimedOut {

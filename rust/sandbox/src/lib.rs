@@ -67,8 +67,8 @@ pub use limits::Limits;
 pub use mayfly_engine::heap;
 pub use mayfly_engine::{Account, Allowance, Held, Hold, Ledger, Purpose, ResetReport};
 pub use mayfly_linux::{
-    Connects, Fault, LimitHits, MOUNTS_MAX, MountError, MountPoint, Mounts, Outbound, OutboundHost, RefusedProcesses,
-    UnknownCall,
+    Connects, DurableLimits, Fault, LimitHits, MOUNTS_MAX, MountAccess, MountError, MountPoint, Mounts, Outbound,
+    OutboundHost, RefusedProcesses, UnknownCall,
 };
 pub use mayfly_machine::layout::SHARED_MAX;
 pub use mayfly_machine::{PAGE_SIZE, SharedMemory};

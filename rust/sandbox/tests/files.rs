@@ -9,9 +9,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::{Kept, call, patient, text};
-use mayfly_sandbox::{Host, Limits, MountPoint, Mounts, Program, Snapshot, Worker};
+use mayfly_sandbox::{
+    BufferedResponse, DurableLimits, Host, Limits, MountAccess, MountPoint, Mounts, Program, Progress, Request,
+    Snapshot, Worker,
+};
 
 /// The database: 20 MiB in 5,000 rows.
 const MAKE: &str = "import sqlite3, sys
@@ -64,16 +68,18 @@ fn has_whole_system() -> bool {
     std::env::var_os("MAYFLY_LANE").is_none_or(|lane| lane != "svm")
 }
 
-fn boot(python: &Path, folder: &Path, data: &Path, limits: &Limits) -> Snapshot {
+fn boot(python: &Path, folder: &Path, (data, access): (&Path, MountAccess), limits: &Limits) -> Snapshot {
     let built = common::tenant("hello").parent().unwrap().parent().unwrap().to_owned();
-    let own = ["/lib", "/lib64", "/usr/lib", "/usr/bin"].map(|path| (path.to_owned(), PathBuf::from(path), false));
-    let others = [("/tenants", built.as_path(), false), ("/app", folder, false), ("/data", data, true)];
-    let others = others.map(|(guest, host, writable)| (guest.to_owned(), host.to_owned(), writable));
+    let own = ["/lib", "/lib64", "/usr/lib", "/usr/bin"]
+        .map(|path| (path.to_owned(), PathBuf::from(path), MountAccess::ReadOnly));
+    let read = MountAccess::ReadOnly;
+    let others = [("/tenants", built.as_path(), read), ("/app", folder, read), ("/data", data, access)];
+    let others = others.map(|(guest, host, access)| (guest.to_owned(), host.to_owned(), access));
     let points: Vec<_> = others
         .into_iter()
         .chain(own)
         .filter(|(_, host, _)| host.is_dir())
-        .map(|(guest, host, writable)| MountPoint { guest, host, writable })
+        .map(|(guest, host, access)| MountPoint { guest, host, access })
         .collect();
     let mut program = Program::load(python).unwrap();
     python.to_str().unwrap().clone_into(&mut program.name);
@@ -104,7 +110,7 @@ fn sqlite_changes_pages_of_a_large_database_of_a_mount_until_the_reset() {
 
     let limits = Limits { boot_memory_bytes: 1 << 30, private_memory_bytes: 256 << 20, ..patient() };
     assert_eq!(limits.files_bytes, 16 << 20, "less than the database");
-    let snapshot = boot(&python, folder.path(), &data, &limits);
+    let snapshot = boot(&python, folder.path(), (&data, MountAccess::Private), &limits);
     let mut worker = Worker::fork(&snapshot).unwrap();
     let fine = |files: &str| format!("(5000, 4999) (5001, 7777) 1 ('ok',) [{files}] True");
     for _ in 0..2 {
@@ -121,9 +127,127 @@ fn sqlite_changes_pages_of_a_large_database_of_a_mount_until_the_reset() {
 
     // With room for all of it, twice: the journal has the old pages.
     let limits = Limits { files_bytes: 64 << 20, ..limits };
-    let mut worker = Worker::fork(&boot(&python, folder.path(), &data, &limits)).unwrap();
+    let mut worker = Worker::fork(&boot(&python, folder.path(), (&data, MountAccess::Private), &limits)).unwrap();
     let all = text(&mut worker, "/all");
     assert_eq!(all, "(5000, 4999) (5000, 4999) 0 ('ok',) ['base'] True");
     assert_eq!(worker.differences(), 0);
     assert!(fs::read(&base).unwrap() == original, "the host's file never changes");
+}
+
+/// Adds rows to a database of a durable mount: `/delete/5` adds 5 in that mode, one transaction each. `/hold` takes the
+/// lock, and keeps it. The connection of the boot is used as well.
+const DURABLE: &str = "import os, sqlite3, sys, time
+sys.path.insert(0, '/tenants/sdk/python')
+import mayfly
+
+boots = sqlite3.connect('/data/base', timeout=20, isolation_level=None)
+boots.execute('create table if not exists t(a integer primary key, b blob)')
+
+def page(request):
+    way, _, count = request.path.strip('/').partition('/')
+    if not way:
+        return mayfly.Response('')
+    try:
+        if way == 'count':
+            total = boots.execute('select count(*) from t').fetchone()[0]
+            return mayfly.Response(f'{total} {boots.execute(\"pragma integrity_check\").fetchone()[0]}')
+        if way == 'config':
+            with open('/data/config.new', 'w') as new:
+                new.write(count * 1000)
+                new.flush()
+                os.fsync(new.fileno())
+            os.rename('/data/config.new', '/data/config')
+            return mayfly.Response(str(os.path.getsize('/data/config')))
+        base = sqlite3.connect('/data/base', timeout=20, isolation_level=None)
+        if way == 'wal':
+            if count == 'shared':
+                mode = base.execute('pragma journal_mode=wal').fetchone()
+                return mayfly.Response(f'{mode} {base.execute(\"select count(*) from t\").fetchone()}')
+            base.execute('pragma locking_mode=exclusive')
+        mode = base.execute(f'pragma journal_mode={way if way == \"wal\" else \"delete\"}').fetchone()[0]
+        if way == 'hold':
+            base.execute('begin immediate')
+            base.execute('insert into t(b) values (randomblob(20000))')
+            time.sleep(60)
+        base.execute('pragma synchronous=full')
+        for _ in range(int(count)):
+            base.execute('insert into t(b) values (zeroblob(?))', (300 if int(count) < 50 else 1000000,))
+        if way == 'wal':
+            base.execute('pragma journal_mode=delete')
+        base.close()
+        return mayfly.Response(mode)
+    except (sqlite3.Error, OSError) as error:
+        return mayfly.Response(f'{type(error).__name__} {error}')
+
+mayfly.serve(page)";
+
+fn host_now_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
+}
+
+#[test]
+fn sqlite_keeps_a_database_of_a_durable_mount_that_workers_share() {
+    if !has_whole_system() {
+        return;
+    }
+    let python = Path::new("/usr/bin/python3").canonicalize().unwrap();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(folder.path().join("main.py"), DURABLE).unwrap();
+    let limits = Limits { boot_memory_bytes: 1 << 30, private_memory_bytes: 256 << 20, ..patient() };
+    let access = MountAccess::Durable(DurableLimits { bytes: 8 << 20, files: 10 });
+    let snapshot = boot(&python, folder.path(), (&data, access), &limits);
+    let mut workers: Vec<_> = (0..2).map(|_| Worker::fork(&snapshot).unwrap()).collect();
+    // In turns, in both modes, the second without shared memory.
+    let mut rows = 0;
+    for way in ["delete", "delete", "wal", "wal", "delete"] {
+        for worker in &mut workers {
+            assert_eq!(text(worker, &format!("/{way}/3")), way);
+            rows += 3;
+            assert_eq!(worker.differences(), 0);
+        }
+        workers.iter_mut().for_each(|worker| assert_eq!(text(worker, "/count"), format!("{rows} ok")));
+    }
+    // At once: none is lost.
+    std::thread::scope(|scope| {
+        for worker in &mut workers {
+            scope.spawn(|| (0..5).for_each(|_| assert_eq!(text(worker, "/delete/4"), "delete")));
+        }
+    });
+    rows += 40;
+    assert_eq!(text(&mut workers[0], "/count"), format!("{rows} ok"));
+    // A request that is given up in the middle of a transaction leaves what a killed process leaves.
+    let request = Request { method: b"GET", path: b"/hold", query: b"", headers: &[], body: b"", client: None };
+    let mut sink = BufferedResponse::default();
+    let mut progress = workers[0].start(1, &request, Duration::MAX, &mut sink).unwrap();
+    // Python itself may sleep for the time of a collection before it sleeps for the program.
+    for _ in 0..10 {
+        let Progress::Waits { until_ns } = progress else { break };
+        if until_ns > host_now_ns() + 1_000_000_000 {
+            break;
+        }
+        progress = workers[0].resume(Duration::MAX, &mut sink).unwrap();
+    }
+    assert!(matches!(progress, Progress::Waits { .. }), "{progress:?}");
+    workers[0].reset().unwrap();
+    assert_eq!(text(&mut workers[1], "/delete/1"), "delete");
+    assert_eq!(text(&mut workers[0], "/count"), format!("{} ok", rows + 1));
+    for size in 1..4_u32 {
+        let path = format!("/config/{}", "x".repeat(size as usize));
+        assert_eq!(text(&mut workers[size as usize % 2], &path), (1000 * size).to_string());
+    }
+    // The host's own SQLite finds the same.
+    let check =
+        "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute('select count(*) from t').fetchone())";
+    let found = Command::new(&python).args(["-I", "-c", check]).arg(data.join("base")).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&found.stdout).trim(), (rows + 1).to_string());
+    // The quota holds.
+    let full = text(&mut workers[0], "/delete/50");
+    assert_eq!(full, "OperationalError database or disk is full");
+    assert_eq!(text(&mut workers[1], "/count").split_whitespace().nth(1), Some("ok"));
+    // What needs memory that workers share is refused.
+    let refused = text(&mut workers[0], "/wal/shared");
+    assert_eq!(refused, "OperationalError disk I/O error");
 }

@@ -19,7 +19,7 @@ fn boot(executable: &Path, args: &[&str]) -> Snapshot {
         .into_iter()
         .chain(own)
         .filter(|(_, host)| host.is_dir())
-        .map(|(guest, host)| MountPoint { guest, host, writable: false })
+        .map(|(guest, host)| MountPoint { guest, host, access: mayfly_sandbox::MountAccess::ReadOnly })
         .collect();
     let mut program = Program::load(executable).expect("`make tenants` builds it");
     executable.to_str().unwrap().clone_into(&mut program.name);

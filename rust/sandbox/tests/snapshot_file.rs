@@ -368,7 +368,7 @@ fn python(folder: &Path) -> Program {
         .into_iter()
         .chain(own)
         .filter(|(_, host)| host.is_dir())
-        .map(|(guest, host)| MountPoint { guest, host, writable: false })
+        .map(|(guest, host)| MountPoint { guest, host, access: mayfly_sandbox::MountAccess::ReadOnly })
         .collect();
     let executable = Path::new("/usr/bin/python3").canonicalize().unwrap();
     let mut program = Program::load(&executable).unwrap();
@@ -440,7 +440,8 @@ fn what_it_was_made_from_must_be_the_same() {
         (|program, _| program.shared = Some(SharedMemory::anonymous(1).unwrap()), "other shared memory"),
         (
             |program, _| {
-                let point = MountPoint { guest: "/m".into(), host: "/".into(), writable: false };
+                let point =
+                    MountPoint { guest: "/m".into(), host: "/".into(), access: mayfly_sandbox::MountAccess::ReadOnly };
                 program.mounts = Mounts::open(&[point]).unwrap();
             },
             "other mounts",

@@ -2,7 +2,8 @@
 //! Mounts: the host's directories that a program sees, and their paths in its view.
 //!
 //! There are none unless the tenant's configuration lists them: deny by default. A mount is read-only unless configured
-//! writable. Writes to a writable one stay in the process (`crate::fs::overlay`): the host's files never change.
+//! writable. Writes to a writable one stay in the process (`crate::fs::overlay`): the host's files never change. Only
+//! those to a durable one change them (`crate::host::durable`).
 //!
 //! `/proc`, `/dev` and `/sys` are synthetic (`crate::fs::view::procfs`), and nothing can be mounted there. `/dev/shm`
 //! is an empty, writable directory, and so is `/tmp` unless something else is mounted on it.
@@ -12,8 +13,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::base::errno::Errno;
-use crate::host::files;
+use crate::host::durable::{self, Place};
 use crate::host::permits::{OPEN, Permit};
+use crate::host::quota::{Durable, DurableLimits};
+use crate::host::{closing, files};
 
 /// Most mounts of one program.
 pub const MOUNTS_MAX: usize = 64;
@@ -29,8 +32,20 @@ pub struct MountPoint {
     pub guest: String,
     /// The host's directory. Symbolic links on the way to it are followed once, when it is opened.
     pub host: PathBuf,
-    /// Whether the program may write below it. Its writes are private, and reset discards them.
-    pub writable: bool,
+    /// What the program may do below it.
+    pub access: MountAccess,
+}
+
+/// What a program may do in a mount.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum MountAccess {
+    /// Read.
+    #[default]
+    ReadOnly,
+    /// Write privately: reset discards it, and the host's files never change.
+    Private,
+    /// Write the host's files, up to these limits.
+    Durable(DurableLimits),
 }
 
 /// Why a mount was refused.
@@ -71,6 +86,16 @@ pub enum MountError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// The host's directory cannot be written to for good.
+    #[error("mount {guest:?}: the directory {} cannot be durable: {reason}", host.display())]
+    Durable {
+        /// The path in the program's view.
+        guest: String,
+        /// The host's directory.
+        host: PathBuf,
+        /// Why.
+        reason: String,
+    },
 }
 
 /// A mount.
@@ -80,9 +105,38 @@ pub(crate) struct Mount {
     pub(crate) guest: Vec<u8>,
     /// The host's directory; a mount without one is an empty directory.
     pub(crate) root: Option<files::Root>,
+    /// Whether the overlay has what the program writes.
     pub(crate) writable: bool,
+    /// Of a durable mount: writes go to the host's directory.
+    pub(crate) durable: Option<Arc<Durable>>,
     /// Device number, by which `st_dev` distinguishes files of different mounts.
     pub(crate) device: u32,
+}
+
+impl Mount {
+    /// An empty directory that the program may write to.
+    fn empty(guest: &[u8], device: u32) -> Self {
+        Self { guest: guest.to_vec(), root: None, writable: true, durable: None, device }
+    }
+
+    /// The place `rest` in it, if it is durable.
+    pub(crate) fn place<'a>(&'a self, rest: &'a [u8]) -> Option<Place<'a>> {
+        let (root, durable) = self.root.as_ref().zip(self.durable.as_ref())?;
+        Some(Place { root, durable, device: self.device, rest })
+    }
+}
+
+/// Checks that a directory can be durable, and counts what it takes. The error is the reason for the user.
+fn make_durable(root: &files::Root, limits: DurableLimits) -> Result<Arc<Durable>, String> {
+    if root.storage() == files::Storage::Far {
+        return Err("its file system is not known to be a local one, on which locks and writes hold".into());
+    }
+    let failed = |error: std::io::Error| error.to_string();
+    if !root.is_writable().map_err(failed)? {
+        return Err("this process may not write to it".into());
+    }
+    closing::start().map_err(failed)?;
+    Durable::of(root.key().map_err(failed)?, limits, || durable::count(root)).map_err(failed)
 }
 
 /// The mounts of a program; cheap to clone, shared by its workers.
@@ -118,7 +172,7 @@ impl Mounts {
             return Err(MountError::TooMany { count: points.len() });
         }
         let mut all: Vec<Mount> = Vec::new();
-        for (device, MountPoint { guest, host, writable }) in (FIRST_DEVICE..).zip(points) {
+        for (device, MountPoint { guest, host, access }) in (FIRST_DEVICE..).zip(points) {
             let path = plain(guest).ok_or_else(|| MountError::Path { guest: guest.clone() })?;
             if RESERVED.iter().any(|tree| is_at_or_below(&path, tree)) {
                 return Err(MountError::Reserved { guest: guest.clone() });
@@ -131,16 +185,27 @@ impl Mounts {
                 host: host.clone(),
                 source,
             })?;
-            all.push(Mount { guest: path, root: Some(root), writable: *writable, device });
+            let durable = match access {
+                MountAccess::Durable(limits) => {
+                    Some(make_durable(&root, *limits).map_err(|reason| MountError::Durable {
+                        guest: guest.clone(),
+                        host: host.clone(),
+                        reason,
+                    })?)
+                }
+                MountAccess::ReadOnly | MountAccess::Private => None,
+            };
+            let writable = *access == MountAccess::Private;
+            all.push(Mount { guest: path, root: Some(root), writable, durable, device });
         }
         Ok(Self::with(all))
     }
 
     fn with(mut all: Vec<Mount>) -> Self {
         if !all.iter().any(|mount| mount.guest == b"/tmp") {
-            all.push(Mount { guest: b"/tmp".to_vec(), root: None, writable: true, device: TMP_DEVICE });
+            all.push(Mount::empty(b"/tmp", TMP_DEVICE));
         }
-        all.push(Mount { guest: SHARED_MEMORY.to_vec(), root: None, writable: true, device: SHARED_MEMORY_DEVICE });
+        all.push(Mount::empty(SHARED_MEMORY, SHARED_MEMORY_DEVICE));
         all.sort_by_key(|mount| std::cmp::Reverse(mount.guest.len()));
         Self { inner: Arc::new(Inner { all, open: Arc::new(AtomicUsize::new(0)) }) }
     }
@@ -175,7 +240,11 @@ impl Mounts {
         let root = |mount: &Mount| {
             mount.root.as_ref().map(|root| files::look_up(root, b"", mount.device, true).ok().map(|node| node.stamp))
         };
-        let all: Vec<_> = self.iter().map(|mount| (&mount.guest, mount.writable, mount.device, root(mount))).collect();
+        let durable = |mount: &Mount| mount.durable.as_ref().map(|durable| durable.limits());
+        let all: Vec<_> = self
+            .iter()
+            .map(|mount| (&mount.guest, mount.writable, durable(mount), mount.device, root(mount)))
+            .collect();
         mayfly_engine::digest(&all)
     }
 
@@ -183,6 +252,12 @@ impl Mounts {
     pub(crate) fn open_file(&self, mount: &Mount, rest: &[u8], may_block: bool) -> Result<files::HostFile, Errno> {
         let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
         files::HostFile::open(root, rest, mount.device, self.permit()?, may_block)
+    }
+
+    /// Whether the program may change the host's files.
+    #[must_use]
+    pub fn are_durable(&self) -> bool {
+        self.iter().any(|mount| mount.durable.is_some())
     }
 
     /// A permit to open one more file of the host.
@@ -259,7 +334,7 @@ mod tests {
     use super::*;
 
     fn mount(guest: &str) -> MountPoint {
-        MountPoint { guest: guest.into(), host: "/".into(), writable: false }
+        MountPoint { guest: guest.into(), host: "/".into(), access: MountAccess::ReadOnly }
     }
 
     #[test]

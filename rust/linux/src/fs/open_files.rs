@@ -10,6 +10,8 @@
 //! All of it is plain state of one process: a reset copies the snapshot's back. The kind of an open file is an
 //! [`Object`]. A new kind is a new variant there, and the compiler lists the operations that it needs.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use crate::base::context::Stream;
@@ -18,6 +20,7 @@ use crate::base::ids::OpenId;
 use crate::base::limits::Limits;
 use crate::fs::locks::Locks;
 use crate::fs::object::Object;
+use crate::host::files::HostFile;
 
 /// Most descriptors that a limit may allow.
 const DESCRIPTORS_MAX: usize = 1024;
@@ -72,6 +75,14 @@ impl OpenFile {
     }
 }
 
+/// The record locks (F_SETLK) that the process has on a file of a durable mount.
+#[derive(Clone, Debug)]
+pub(crate) struct RecordLocks {
+    /// The open file of the host's that owns them.
+    pub(crate) file: Arc<HostFile>,
+    pub(crate) locks: Locks,
+}
+
 /// A program's descriptors.
 ///
 /// # Invariants
@@ -89,6 +100,9 @@ pub(crate) struct DescriptorTable {
     /// An open file that had locks was closed, for which calls may wait.
     #[serde(skip)]
     lost_locks: bool,
+    /// Those on files of durable mounts: a snapshot has none.
+    #[serde(skip)]
+    records: Vec<RecordLocks>,
 }
 
 impl Clone for DescriptorTable {
@@ -99,6 +113,7 @@ impl Clone for DescriptorTable {
             limit: self.limit,
             directory: self.directory.clone(),
             lost_locks: self.lost_locks,
+            records: self.records.clone(),
         }
     }
 
@@ -109,6 +124,7 @@ impl Clone for DescriptorTable {
         self.limit = source.limit;
         self.directory.clone_from(&source.directory);
         self.lost_locks = source.lost_locks;
+        self.records.clone_from(&source.records);
     }
 }
 
@@ -121,6 +137,7 @@ impl DescriptorTable {
             limit: limit.clamp(3, DESCRIPTORS_MAX),
             directory: b"/".to_vec(),
             lost_locks: false,
+            records: Vec::new(),
         };
         for (object, path, flags) in [
             (Object::Null, &b"/dev/null"[..], libc::O_RDONLY),
@@ -201,6 +218,56 @@ impl DescriptorTable {
         Some(&mut self.open.get_mut(index)?.as_mut()?.locks)
     }
 
+    /// The process's record locks on files of durable mounts.
+    pub(crate) fn records(&self) -> &[RecordLocks] {
+        &self.records
+    }
+
+    pub(crate) fn records_mut(&mut self) -> &mut Vec<RecordLocks> {
+        &mut self.records
+    }
+
+    /// The path of a file of a durable mount that is locked.
+    pub(crate) fn locked_durable(&self) -> Option<String> {
+        let is_locked = |open: &&OpenFile| {
+            matches!(&open.object, Object::Host(file) if file.durable().is_some())
+                && open.locks.as_ref().is_some_and(|locks| locks.ranges() > 0 || locks.whole().is_some())
+        };
+        let has_records = |open: &&OpenFile| {
+            let locked = |key| self.records.iter().any(|owner| owner.locks.ranges() > 0 && owner.file.key() == key);
+            matches!(&open.object, Object::Host(file) if locked(file.key()))
+        };
+        let found = self.open.iter().flatten().find(|open| is_locked(open) || has_records(open));
+        found.map(|open| String::from_utf8_lossy(&open.path).into_owned())
+    }
+
+    /// Whether there are files of durable mounts.
+    pub(crate) fn has_durable(&self) -> bool {
+        self.objects().any(|object| matches!(object, Object::Host(file) if file.durable().is_some()))
+    }
+
+    /// Prepares for a snapshot, whose workers share the open files of durable mounts.
+    pub(crate) fn share_durable(&mut self) {
+        self.records.clear();
+        for object in self.objects() {
+            if let Object::Host(file) = object {
+                file.share();
+            }
+        }
+    }
+
+    /// As POSIX says: closing any descriptor of a file releases all record locks that the process has on it.
+    fn forget_records(&mut self, OpenId(index): OpenId) {
+        if self.records.is_empty() {
+            return;
+        }
+        if let Some(Some(OpenFile { object: Object::Host(file), .. })) = self.open.get(index) {
+            let key = file.key();
+            self.records.retain(|owner| owner.file.key() != key);
+            self.lost_locks = true;
+        }
+    }
+
     /// Whether an open file that had locks was closed since the last call.
     pub(crate) fn has_lost_locks(&self) -> bool {
         self.lost_locks
@@ -253,6 +320,7 @@ impl DescriptorTable {
             *slot = None;
         }
         self.trim();
+        self.forget_records(descriptor.open);
         Ok(self.drop_reference(descriptor.open))
     }
 
@@ -267,7 +335,11 @@ impl DescriptorTable {
             }
         }
         self.trim();
-        closed.into_iter().filter_map(|open| self.drop_reference(open)).collect()
+        let gone = closed.into_iter().filter_map(|open| {
+            self.forget_records(open);
+            self.drop_reference(open)
+        });
+        gone.collect()
     }
 
     /// Sets FD_CLOEXEC on the descriptors in `first..=last` that exist.
@@ -302,7 +374,9 @@ impl DescriptorTable {
         let replaced = self.get(new).ok();
         self.set(new, Descriptor { close_on_exec, ..descriptor })?;
         self.share(descriptor.open);
-        Ok(replaced.and_then(|replaced| self.drop_reference(replaced.open)))
+        let Some(replaced) = replaced else { return Ok(None) };
+        self.forget_records(replaced.open);
+        Ok(self.drop_reference(replaced.open))
     }
 
     /// Sets the flags that `F_SETFL` may change; other bits of `flags` have no effect, as on Linux.

@@ -179,7 +179,11 @@ mod tests {
     use crate::fs::mounts::MountPoint;
 
     fn mounts(folder: &tempfile::TempDir) -> Mounts {
-        let point = MountPoint { guest: "/m".into(), host: folder.path().into(), writable: false };
+        let point = MountPoint {
+            guest: "/m".into(),
+            host: folder.path().into(),
+            access: crate::fs::mounts::MountAccess::ReadOnly,
+        };
         Mounts::open(&[point]).unwrap()
     }
 

@@ -51,6 +51,11 @@ impl Attributes {
         }
     }
 
+    /// The same, owned by the program.
+    pub(crate) fn owned(self) -> Self {
+        Self { user: UID, group: GID, ..self }
+    }
+
     /// The file type bits of the mode.
     pub(crate) fn kind(&self) -> u32 {
         self.mode & libc::S_IFMT

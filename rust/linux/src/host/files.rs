@@ -7,7 +7,8 @@
 //!   no symbolic link (the resolver does, in the program's own view) and no magic link, and enters no other file system
 //!   of the host's.
 //! * A node is looked up with `O_PATH`, which opens nothing, before it is opened. Only regular files and directories
-//!   are opened, and only for reading, so no FIFO wakes a writer and no device is affected.
+//!   are opened, and only for reading but in durable mounts (`crate::host::durable`), so no FIFO wakes a writer and no
+//!   device is affected.
 //! * If the thread may not block ([`crate::base::context::Context::may_block`]), nothing here waits for a disk or a
 //!   server: for data that is not in memory the result is [`Errno::NOT_HERE`]. How that is found out depends on the
 //!   [`Storage`]; see decision 0210.
@@ -16,22 +17,26 @@
 
 use std::ffi::OsStr;
 use std::io::IoSliceMut;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use mayfly_files::{FileStamp, waiting_for, waiting_for_some};
 use mayfly_machine::FileKey;
-use rustix::fs::{Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
+use rustix::fs::{Access, AtFlags, Dir, FileType, Mode, OFlags, ResolveFlags, Stat};
 use rustix::io::ReadWriteFlags;
 use serde::{Deserialize, Serialize};
 
 use crate::base::errno::Errno;
 use crate::host::attributes::{Attributes, Time};
+use crate::host::closing::{self, Closing};
 use crate::host::listing::DirectoryEntry;
 use crate::host::permits::Permit;
+use crate::host::quota::{Durable, Inode};
 
+/// How paths are resolved.
 const FENCE: ResolveFlags = ResolveFlags::IN_ROOT
     .union(ResolveFlags::NO_MAGICLINKS)
     .union(ResolveFlags::NO_SYMLINKS)
@@ -89,11 +94,31 @@ pub(crate) struct Root {
 }
 
 /// Makes a call that may block. While a program boots, the path is published, and the caller's wait is bounded.
-fn wait<T>(root: &Root, rest: &[u8], call: impl FnOnce() -> T) -> T {
+pub(crate) fn wait<T>(root: &Root, rest: &[u8], call: impl FnOnce() -> T) -> T {
     waiting_for_some(|| root.path.join(OsStr::from_bytes(rest)), call)
 }
 
 impl Root {
+    /// Device and inode number on the host.
+    pub(crate) fn key(&self) -> std::io::Result<(u64, u64)> {
+        let stat = waiting_for(&self.path, || rustix::fs::fstat(&self.fd))?;
+        Ok((stat.st_dev, stat.st_ino))
+    }
+
+    /// Whether this process may write to it.
+    pub(crate) fn is_writable(&self) -> std::io::Result<bool> {
+        let check = || rustix::fs::accessat(&self.fd, c".", Access::WRITE_OK | Access::EXEC_OK, AtFlags::EACCESS);
+        match waiting_for(&self.path, check) {
+            Err(rustix::io::Errno::ACCESS | rustix::io::Errno::ROFS | rustix::io::Errno::PERM) => Ok(false),
+            other => Ok(other.map(|()| true)?),
+        }
+    }
+
+    /// The kind of storage that it lies on.
+    pub(crate) fn storage(&self) -> Storage {
+        self.storage
+    }
+
     /// Pretends that the directory is on this kind of storage: for tests.
     #[cfg(test)]
     pub(crate) fn pretend(&mut self, storage: Storage) {
@@ -117,7 +142,7 @@ pub(crate) fn open_root(path: &Path) -> std::io::Result<Root> {
 /// A node that was looked up but not opened.
 #[derive(Debug)]
 pub(crate) struct HostNode {
-    fd: OwnedFd,
+    pub(crate) fd: OwnedFd,
     pub(crate) attributes: Attributes,
     pub(crate) stamp: FileStamp,
 }
@@ -141,7 +166,7 @@ pub(crate) enum FileLocation {
 
 impl FileLocation {
     /// For messages: a program's own file, or the path below its mount.
-    fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         match self {
             Self::Program => PathBuf::from("its program"),
             Self::Mount { rest, .. } => PathBuf::from(OsStr::from_bytes(rest)),
@@ -170,7 +195,8 @@ pub(crate) fn look_up(root: &Root, rest: &[u8], device: u32, may_block: bool) ->
 /// A regular file, open for reading.
 #[derive(Debug)]
 pub(crate) struct HostFile {
-    fd: OwnedFd,
+    /// Always there until it is dropped.
+    fd: Option<OwnedFd>,
     device: u32,
     inode: u64,
     key: FileKey,
@@ -179,10 +205,76 @@ pub(crate) struct HostFile {
     storage: Storage,
     /// Its file system has proved not to support RWF_NOWAIT: overlayfs, for one.
     cannot_tell: AtomicBool,
-    _permit: Permit,
+    permit: Option<Permit>,
+    durable: Option<DurableFile>,
+}
+
+/// What a file of a durable mount has besides.
+#[derive(Debug)]
+pub(crate) struct DurableFile {
+    pub(crate) inode: Arc<Inode>,
+    /// Whether the descriptor is open for writing, too.
+    pub(crate) writable: bool,
+    /// A snapshot's workers share the descriptor: none of them may lock by it or move its offset.
+    pub(crate) is_shared: AtomicBool,
+    /// Whether it may hold locks.
+    pub(crate) has_locks: AtomicBool,
+}
+
+impl Drop for HostFile {
+    fn drop(&mut self) {
+        let (Some(durable), Some(fd)) = (self.durable.take(), self.fd.take()) else { return };
+        // Others may want the locks now; the file is closed later.
+        if durable.has_locks.load(Ordering::Relaxed) {
+            let _ = rustix::fs::flock(&fd, rustix::fs::FlockOperation::NonBlockingUnlock);
+            let _ = mayfly_files::set_lock(&fd, mayfly_files::LockRange::ALL, None);
+        }
+        closing::close(Closing { _inode: durable.inode, _fd: fd, _permit: self.permit.take() });
+    }
 }
 
 impl HostFile {
+    /// The same for a file of a durable mount, which was opened with this access mode. The tree is locked.
+    pub(crate) fn of_durable(
+        fd: OwnedFd,
+        device: u32,
+        rest: &[u8],
+        storage: Storage,
+        permit: Permit,
+        (durable, writable): (&Arc<Durable>, bool),
+    ) -> Result<Self, Errno> {
+        let stat = rustix::fs::fstat(&fd).map_err(guest_errno)?;
+        let location = FileLocation::Mount { device, rest: rest.to_vec() };
+        let opened = Self::of(fd, device, location, storage, permit).map_err(guest_errno)?.ok_or(Errno::EACCES)?;
+        let inode = durable.inode(stat.st_ino, u64::try_from(stat.st_size).unwrap_or(0));
+        Ok(opened.with_durable(inode, writable))
+    }
+
+    fn with_durable(mut self, inode: Arc<Inode>, writable: bool) -> Self {
+        let no = || AtomicBool::new(false);
+        self.durable = Some(DurableFile { inode, writable, is_shared: no(), has_locks: no() });
+        self
+    }
+
+    /// Opens a file of a durable mount again, by its descriptor: its name may be gone, or another file's.
+    #[allow(clippy::disallowed_methods, reason = "this very file, which is regular")]
+    pub(crate) fn open_again(&self, writable: bool, permit: Permit) -> Result<Self, Errno> {
+        let durable = self.durable.as_ref().ok_or(Errno::EBADF)?;
+        let path = format!("/proc/self/fd/{}", self.as_fd().as_raw_fd());
+        let access = if writable { OFlags::RDWR } else { OFlags::RDONLY };
+        let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        let open = || rustix::io::retry_on_intr(|| rustix::fs::open(&*path, flags, Mode::empty()));
+        let fd = waiting_for_some(|| self.location.path(), open).map_err(guest_errno)?;
+        let opened = Self::of(fd, self.device, self.location.clone(), self.storage, permit).map_err(guest_errno)?;
+        let opened = opened.filter(|opened| opened.key == self.key).ok_or(Errno::EIO)?;
+        Ok(opened.with_durable(Arc::clone(&durable.inode), writable))
+    }
+
+    /// What it has as a file of a durable mount, if it is one.
+    pub(crate) fn durable(&self) -> Option<&DurableFile> {
+        self.durable.as_ref()
+    }
+
     /// Opens `rest`, where a regular file was looked up.
     pub(crate) fn open(root: &Root, rest: &[u8], device: u32, permit: Permit, may_block: bool) -> Result<Self, Errno> {
         let fd = open(root, rest, OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::NOFOLLOW, may_block)?;
@@ -214,7 +306,7 @@ impl HostFile {
         let inode = seen.inode;
         let cannot_tell = AtomicBool::new(false);
         Ok(is_regular.then_some(Self {
-            fd,
+            fd: Some(fd),
             device,
             inode,
             key,
@@ -222,7 +314,8 @@ impl HostFile {
             stamp,
             storage,
             cannot_tell,
-            _permit: permit,
+            permit: Some(permit),
+            durable: None,
         }))
     }
 
@@ -248,8 +341,9 @@ impl HostFile {
 
     pub(crate) fn attributes(&self, may_block: bool) -> Result<Attributes, Errno> {
         self.storage.check(may_block)?;
-        let stat = waiting_for_some(|| self.location.path(), || rustix::fs::fstat(&self.fd));
-        Ok(attributes(&stat.map_err(guest_errno)?, self.device))
+        let stat = waiting_for_some(|| self.location.path(), || rustix::fs::fstat(self.as_fd()));
+        let attributes = attributes(&stat.map_err(guest_errno)?, self.device);
+        Ok(if self.durable.is_some() { attributes.owned() } else { attributes })
     }
 
     /// Number of consecutive bytes in memory, out of `len` from `offset` on; [`Errno::NOT_HERE`] if the first one is
@@ -274,7 +368,7 @@ impl HostFile {
     /// Makes the kernel fetch a part of the file, without waiting for it.
     pub(crate) fn fetch(&self, offset: u64, len: u64) {
         // Best effort.
-        let _ = rustix::fs::fadvise(&self.fd, offset, std::num::NonZeroU64::new(len), rustix::fs::Advice::WillNeed);
+        let _ = rustix::fs::fadvise(self.as_fd(), offset, std::num::NonZeroU64::new(len), rustix::fs::Advice::WillNeed);
     }
 
     /// Reads at `offset`; a short read means the end of the file.
@@ -285,7 +379,7 @@ impl HostFile {
         while let Some(rest) = out.get_mut(done..).filter(|rest| !rest.is_empty()) {
             let Some(at) = offset.checked_add(done as u64).filter(|&at| i64::try_from(at).is_ok()) else { break };
             let got = if waits {
-                let read = || rustix::io::pread(&self.fd, rest, at);
+                let read = || rustix::io::pread(self.as_fd(), rest, at);
                 waiting_for_some(|| self.location.path(), read).map_err(read_errno)
             } else {
                 self.try_read(at, rest)
@@ -308,7 +402,7 @@ impl HostFile {
         if self.cannot_tell.load(Ordering::Relaxed) {
             return Err(Errno::NOT_HERE);
         }
-        match rustix::io::preadv2(&self.fd, &mut [IoSliceMut::new(out)], at, ReadWriteFlags::NOWAIT) {
+        match rustix::io::preadv2(self.as_fd(), &mut [IoSliceMut::new(out)], at, ReadWriteFlags::NOWAIT) {
             Err(rustix::io::Errno::AGAIN) => Err(Errno::NOT_HERE),
             Err(rustix::io::Errno::OPNOTSUPP) => {
                 self.cannot_tell.store(true, Ordering::Relaxed);
@@ -321,7 +415,8 @@ impl HostFile {
 
 impl AsFd for HostFile {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.fd.as_fd()
+        // What is used in place of a descriptor is refused by every call on files.
+        self.fd.as_ref().map_or(rustix::fs::CWD, AsFd::as_fd)
     }
 }
 
@@ -361,15 +456,27 @@ fn read_names(fd: OwnedFd) -> Result<Vec<(Vec<u8>, DirectoryEntry)>, Errno> {
     Ok(found)
 }
 
+/// Opens `rest`, which is relative to `root`.
+pub(crate) fn open(root: &Root, rest: &[u8], flags: OFlags, may_block: bool) -> Result<OwnedFd, Errno> {
+    open_or_create(root, rest, flags, Mode::empty(), may_block)
+}
+
+/// As [`open`], with flags that may create a file of this mode.
 #[allow(clippy::disallowed_methods, reason = "within a mount, and without waiting for a FIFO or a device: see above")]
-fn open(root: &Root, rest: &[u8], flags: OFlags, may_block: bool) -> Result<OwnedFd, Errno> {
+pub(crate) fn open_or_create(
+    root: &Root,
+    rest: &[u8],
+    flags: OFlags,
+    mode: Mode,
+    may_block: bool,
+) -> Result<OwnedFd, Errno> {
     root.storage.check(may_block)?;
     // tmpfs is always in memory, but does not cache negative look-ups.
     let only_cached = !may_block && root.storage == Storage::Disk;
     let resolve = if only_cached { FENCE | ResolveFlags::CACHED } else { FENCE };
     let path = if rest.is_empty() { b"." } else { rest };
     for _ in 0..ATTEMPTS {
-        let open = || rustix::fs::openat2(root.fd.as_fd(), path, flags | OFlags::CLOEXEC, Mode::empty(), resolve);
+        let open = || rustix::fs::openat2(root.fd.as_fd(), path, flags | OFlags::CLOEXEC, mode, resolve);
         match wait(root, rest, open) {
             Err(rustix::io::Errno::AGAIN) if only_cached => return Err(Errno::NOT_HERE),
             Err(rustix::io::Errno::AGAIN | rustix::io::Errno::INTR) => {}
@@ -406,7 +513,7 @@ fn read_errno(error: rustix::io::Errno) -> Errno {
 }
 
 /// The guest's error number for one of the host's.
-fn guest_errno(error: rustix::io::Errno) -> Errno {
+pub(crate) fn guest_errno(error: rustix::io::Errno) -> Errno {
     use rustix::io::Errno as Host;
     match error {
         Host::NOENT => Errno::ENOENT,
@@ -419,6 +526,15 @@ fn guest_errno(error: rustix::io::Errno) -> Errno {
         Host::ISDIR => Errno::EISDIR,
         Host::NOMEM => Errno::ENOMEM,
         Host::MFILE | Host::NFILE => Errno::ENFILE,
+        Host::EXIST => Errno::EEXIST,
+        Host::NOTEMPTY => Errno::ENOTEMPTY,
+        Host::NOSPC | Host::DQUOT => Errno::ENOSPC,
+        Host::ROFS => Errno::EROFS,
+        Host::FBIG => Errno::EFBIG,
+        Host::MLINK => Errno::EMLINK,
+        Host::BUSY => Errno::EBUSY,
+        Host::OPNOTSUPP => Errno::EOPNOTSUPP,
+        Host::NOLCK => Errno::ENOLCK,
         _ => Errno::EIO,
     }
 }

@@ -3,9 +3,12 @@
 //! made here.
 
 pub(crate) mod attributes;
+pub(crate) mod closing;
 pub(crate) mod dns;
+pub(crate) mod durable;
 pub(crate) mod file_table;
 pub(crate) mod files;
 pub(crate) mod listing;
 pub(crate) mod permits;
+pub(crate) mod quota;
 pub(crate) mod sockets;

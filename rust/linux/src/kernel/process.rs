@@ -209,6 +209,9 @@ impl Process {
     /// with remote hosts are closed, since forks cannot share them: each finds them reset by the peer.
     pub fn freeze(&mut self) {
         self.rest();
+        if self.files.has_durable() {
+            self.files.edit().share_durable();
+        }
         if self.pollables.has_poller() {
             self.pollables.edit().drop_remotes();
             self.note_change();
@@ -223,6 +226,20 @@ impl Process {
         self.threads.settle();
         self.timers.settle();
         self.resources.settle();
+    }
+
+    /// The path of a file of a durable mount that the program has locked: it cannot be frozen, since its workers would
+    /// all believe to have the lock.
+    #[must_use]
+    pub fn locked_file(&self) -> Option<String> {
+        self.files.locked_durable()
+    }
+
+    /// Closes all files, as the end of a process does: their locks are released. The process must not run again.
+    pub fn close_files(&mut self) {
+        if self.shared.mounts.are_durable() {
+            *self.files.edit() = DescriptorTable::standard(0);
+        }
     }
 
     /// Whether anything has changed since the freeze. The machine accounts for pages; they do not count here.

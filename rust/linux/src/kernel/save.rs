@@ -40,6 +40,9 @@ pub enum ProcessSaveError {
     /// It is not known which files the process depends on.
     #[error(transparent)]
     Witness(#[from] NoWitness),
+    /// What the program found in a durable mount may have changed by the time that it is loaded.
+    #[error("the program has durable mounts: it boots at each start")]
+    Durable,
     /// The state has a value that cannot be serialised.
     #[error("the program's state cannot be written: {0}")]
     Form(#[from] postcard::Error),
@@ -125,6 +128,9 @@ impl Process {
     ///
     /// [`ProcessSaveError`].
     pub fn save(&self) -> Result<Vec<u8>, ProcessSaveError> {
+        if self.shared.mounts.are_durable() {
+            return Err(ProcessSaveError::Durable);
+        }
         // Lists all fields, so that none is forgotten.
         let Self {
             memory,

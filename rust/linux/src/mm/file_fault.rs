@@ -48,6 +48,10 @@ pub(crate) fn fault_in(
     access: Access,
     may_block: bool,
 ) -> Result<(), Refused> {
+    // The page cache's own pages would vanish with a file that is cut off meanwhile: these are copies.
+    if file.file.durable().is_some() && !machine.is_mapped(page) {
+        return if may_block { read_page(machine, vma, file, page) } else { Err(Refused::NotHere) };
+    }
     let cached = if may_block { None } else { Some(cached(machine, vma, file, page)?) };
     let whole = PageRange::at(page, PAGE_SIZE).ok_or(Refused::Denied)?;
     if access == Access::Write && is_booting {

@@ -17,7 +17,11 @@ fn puppet() -> (tempfile::TempDir, Puppet) {
     let root = tempfile::tempdir().unwrap();
     let words = (0..PAGES * PAGE_SIZE / 8).flat_map(|_| 5_u64.to_le_bytes());
     std::fs::write(root.path().join("file"), words.collect::<Vec<_>>()).unwrap();
-    let point = MountPoint { guest: "/data".into(), host: root.path().into(), writable: false };
+    let point = MountPoint {
+        guest: "/data".into(),
+        host: root.path().into(),
+        access: crate::fs::mounts::MountAccess::ReadOnly,
+    };
     let mut puppet = Puppet::boot_in(&Mounts::open(&[point]).unwrap());
     let args = [WINDOW, PAGE_SIZE, super::RW, super::PRIVATE_ANON_FIXED, u64::MAX, 0];
     assert_eq!(puppet.call(libc::SYS_mmap, args, 0), Ok(WINDOW as i64));

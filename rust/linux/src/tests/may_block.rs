@@ -40,7 +40,8 @@ fn directory() -> tempfile::TempDir {
 
 /// A puppet that has opened `/data/file`, frozen and forked, and the descriptor.
 fn worker(root: &Path, storage: Option<Storage>, map: bool) -> (Puppet, u64) {
-    let point = MountPoint { guest: "/data".into(), host: root.into(), writable: true };
+    let point =
+        MountPoint { guest: "/data".into(), host: root.into(), access: crate::fs::mounts::MountAccess::Private };
     let mut mounts = Mounts::open(&[point]).unwrap();
     if let Some(storage) = storage {
         mounts.pretend(storage);
@@ -373,7 +374,7 @@ proptest! {
         calls in prop::collection::vec((prop_oneof![any_file_call(), any_call()], 0..12_usize, 0..PAGES), 1..60),
     ) {
         let root = directory();
-        let point = MountPoint { guest: "/data".into(), host: root.path().into(), writable: true };
+        let point = MountPoint { guest: "/data".into(), host: root.path().into(), access: crate::fs::mounts::MountAccess::Private };
         let mut mounts = Mounts::open(&[point]).unwrap();
         mounts.pretend(Storage::Far);
         let mut puppet = Puppet::boot_in(&mounts);

@@ -50,7 +50,8 @@ fn puppet_with_host_file() -> (tempfile::TempDir, Puppet, u64) {
     let root = tempfile::tempdir().unwrap();
     let word = |page: u64| [(100 + page).to_le_bytes().to_vec(), vec![9; PAGE_SIZE as usize - 8]].concat();
     std::fs::write(root.path().join("file"), (0..PAGES / 2).flat_map(word).collect::<Vec<u8>>()).unwrap();
-    let point = MountPoint { guest: "/data".into(), host: root.path().into(), writable: true };
+    let point =
+        MountPoint { guest: "/data".into(), host: root.path().into(), access: crate::fs::mounts::MountAccess::Private };
     let mut puppet = Puppet::boot_in(&Mounts::open(&[point]).unwrap());
     let args = [WINDOW, 16 * PAGE_SIZE, RW, super::PRIVATE_ANON_FIXED, u64::MAX, 0];
     assert_eq!(puppet.call(libc::SYS_mmap, args, 0), Ok(WINDOW as i64));
@@ -222,7 +223,8 @@ fn what_was_opened_or_mapped_before_the_first_write_sees_it() {
     let root = tempfile::tempdir().unwrap();
     let words = (0..PAGES * PAGE_SIZE / 8).flat_map(|_| 5_u64.to_le_bytes());
     std::fs::write(root.path().join("file"), words.collect::<Vec<_>>()).unwrap();
-    let point = MountPoint { guest: "/data".into(), host: root.path().into(), writable: true };
+    let point =
+        MountPoint { guest: "/data".into(), host: root.path().into(), access: crate::fs::mounts::MountAccess::Private };
     let mut puppet = Puppet::boot_in(&Mounts::open(&[point]).unwrap());
     let args = [WINDOW, 16 * PAGE_SIZE, RW, super::PRIVATE_ANON_FIXED, u64::MAX, 0];
     assert_eq!(puppet.call(libc::SYS_mmap, args, 0), Ok(WINDOW as i64));

@@ -352,7 +352,7 @@ fn at_their_own_paths(mounts: &[&Path]) -> Mounts {
     let mount = |path: &&Path| MountPoint {
         guest: path.to_str().unwrap().to_owned(),
         host: path.to_path_buf(),
-        writable: false,
+        access: mayfly_linux::MountAccess::ReadOnly,
     };
     Mounts::open(&mounts.iter().map(mount).collect::<Vec<_>>()).unwrap()
 }

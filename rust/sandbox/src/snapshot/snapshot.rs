@@ -134,6 +134,9 @@ impl Snapshot {
         };
         let ready = booted.map_err(|error| error.after(runner.process.take_limit_hits()))?;
         let Runner { mut process, .. } = runner;
+        if let Some(path) = process.locked_file() {
+            return Err(BootError::Locked { path });
+        }
         process.freeze();
         let clock = FrozenClock::now(program.monotonic);
         let limit_hits = process.take_limit_hits();

@@ -94,7 +94,12 @@ impl Worker {
                 self.state = WorkerState::Answered;
                 Err(CallError::AfterRestore { status })
             }
-            stop => Err(self.call_error(stop)),
+            stop => {
+                let error = self.call_error(stop);
+                // The worker will not run again, and others may wait for its locks before it is closed.
+                self.runner.process.close_files();
+                Err(error)
+            }
         }
     }
 

@@ -126,10 +126,12 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::symlink;
 
+    use mayfly_sandbox::MountAccess;
+
     use super::*;
 
     fn mount(host: &Path, guest: &str) -> MountPoint {
-        MountPoint { guest: guest.to_owned(), host: host.to_owned(), writable: false }
+        MountPoint { guest: guest.to_owned(), host: host.to_owned(), access: MountAccess::ReadOnly }
     }
 
     #[test]

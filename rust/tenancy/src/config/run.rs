@@ -8,14 +8,14 @@ mod tests;
 
 use std::path::{Path, PathBuf};
 
-use mayfly_sandbox::{Choice, MOUNTS_MAX, MonotonicClock, MountPoint, Outbound};
+use mayfly_sandbox::{Choice, DurableLimits, MOUNTS_MAX, MonotonicClock, MountAccess, MountPoint, Outbound};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::ConfigError;
 use crate::config::destination::Destination;
 use crate::config::json::Key;
-use crate::config::values::{FilePath, MountPath};
+use crate::config::values::{Bounded, FilePath, MountPath};
 
 /// A directory of the host that a program sees.
 #[derive(Deserialize, JsonSchema)]
@@ -25,11 +25,45 @@ pub(super) struct Mount {
     host: FilePath,
     /// The path at which the program sees it. Default: the same path as on the host.
     at: Option<MountPath>,
-    /// Whether the program may write to it. What it writes is private to the worker and undone by the reset. The host's
-    /// files never change.
+    /// Whether the program may write to it. `true`: what it writes is private to the worker and undone by the reset; the
+    /// host's files never change. "durable": it writes the host's files, for good, and all workers see it.
     #[serde(default)]
     #[schemars(extend("default" = false))]
-    writable: bool,
+    writable: Writable,
+    /// Of a durable mount: MiB that its files may take together; sizes count, in pages, holes included.
+    #[schemars(extend("default" = DURABLE_MIB))]
+    mib: Option<Bounded<1, 1_048_576>>,
+    /// Of a durable mount: how many files, directories and links it may have.
+    #[schemars(extend("default" = DURABLE_FILES))]
+    files: Option<Bounded<1, 1_000_000>>,
+}
+
+/// Default limits of a durable mount.
+const DURABLE_MIB: u64 = 1024;
+const DURABLE_FILES: u64 = 10_000;
+
+/// What a program may write in a mount.
+#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
+#[serde(untagged, expecting = "expected true, false or \"durable\"")]
+enum Writable {
+    /// Nothing, or privately.
+    Privately(bool),
+    /// The host's files.
+    ForGood(Durable),
+}
+
+impl Default for Writable {
+    fn default() -> Self {
+        Self::Privately(false)
+    }
+}
+
+/// The word for a durable mount.
+#[derive(Deserialize, JsonSchema, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+enum Durable {
+    /// Writes go to the host's files.
+    Durable,
 }
 
 impl Mount {
@@ -41,7 +75,22 @@ impl Mount {
                 same_path_as_on_the_host(&host).map_err(|problem| ConfigError::new(&[Key::from("host")], problem))?
             }
         };
-        Ok(MountPoint { guest: guest.into(), host, writable: self.writable })
+        let access = match self.writable {
+            Writable::ForGood(Durable::Durable) => MountAccess::Durable(DurableLimits {
+                bytes: self.mib.map_or(DURABLE_MIB, Bounded::get) << 20,
+                files: self.files.map_or(DURABLE_FILES, Bounded::get),
+            }),
+            Writable::Privately(writable) => {
+                for (key, is_set) in [("mib", self.mib.is_some()), ("files", self.files.is_some())] {
+                    if is_set {
+                        let problem = "only for mounts with `\"writable\": \"durable\"`";
+                        return Err(ConfigError::new(&[Key::from(key)], problem));
+                    }
+                }
+                if writable { MountAccess::Private } else { MountAccess::ReadOnly }
+            }
+        };
+        Ok(MountPoint { guest: guest.into(), host, access })
     }
 }
 

@@ -2,16 +2,20 @@
 //! Calls that change attributes of files: modes, times, owners, and extended attributes, of which there are none. A
 //! program changes only what it has written.
 
+use std::sync::Arc;
+
+use super::durable;
 use crate::base::arguments::int;
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
 use crate::base::identity::{GID, UID};
 use crate::base::ids::InodeId;
 use crate::fs::object::Object;
-use crate::fs::view::find::find;
+use crate::fs::view::find::{find, plain};
 use crate::fs::view::lookup::Node;
 use crate::fs::view::permissions::writable;
 use crate::host::attributes::{Time, now};
+use crate::host::files::HostFile;
 use crate::kernel::call::Call;
 use crate::kernel::process::Process;
 
@@ -31,7 +35,12 @@ pub(crate) fn fchmodat(call: &mut Call<'_, '_>) -> CallResult {
 
 fn change_mode(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64) -> CallResult {
     let path = own_entry(call, directory, path, true)?;
-    call.process.overlay.edit().set_mode(&path, int(mode).cast_unsigned());
+    let mode = int(mode).cast_unsigned();
+    if durable::place(call.process, &path).is_some() {
+        durable::change(call, &path, |_, place| place.set_mode(mode))?;
+        return Ok(0);
+    }
+    call.process.overlay.edit().set_mode(&path, mode);
     Ok(0)
 }
 
@@ -41,6 +50,12 @@ pub(crate) fn fchmod(call: &mut Call<'_, '_>) -> CallResult {
     match own_open(call, int(fd))? {
         OwnFile::File(id) => call.process.overlay.edit().inodes_mut().set_mode(id, int(mode).cast_unsigned()),
         OwnFile::Directory(path) => call.process.overlay.edit().set_mode(&path, int(mode).cast_unsigned()),
+        OwnFile::Durable(file) => {
+            durable::change_file(call, &file, |file| file.set_mode(int(mode).cast_unsigned()))?;
+        }
+        OwnFile::DurableDirectory(path) => {
+            durable::change(call, &path, |_, place| place.set_mode(int(mode).cast_unsigned()))?;
+        }
     }
     Ok(0)
 }
@@ -50,6 +65,10 @@ enum OwnFile {
     File(InodeId),
     /// The plain path of a directory.
     Directory(Vec<u8>),
+    /// A file of a durable mount.
+    Durable(Arc<HostFile>),
+    /// The plain path of a directory in a durable mount.
+    DurableDirectory(Vec<u8>),
 }
 
 /// The program's own file or directory that `fd` refers to; `EPERM` for others.
@@ -60,6 +79,10 @@ fn own_open(call: &Call<'_, '_>, fd: i32) -> Result<OwnFile, Errno> {
     }
     match &open.object {
         Object::Memory { id, .. } => Ok(OwnFile::File(*id)),
+        Object::Host(file) if file.durable().is_some() => Ok(OwnFile::Durable(Arc::clone(file))),
+        Object::Directory { .. } if durable::place(call.process, plain(&open.path)).is_some() => {
+            Ok(OwnFile::DurableDirectory(plain(&open.path).to_vec()))
+        }
         // As long as it is at the path at which it was opened.
         Object::Directory { attributes, .. }
             if call.process.overlay.owns_directory(&open.path, attributes.inode)
@@ -100,13 +123,15 @@ pub(crate) fn utimensat(call: &mut Call<'_, '_>) -> CallResult {
             match own {
                 OwnFile::File(id) => call.process.overlay.edit().inodes_mut().set_time(id, time),
                 OwnFile::Directory(path) => call.process.overlay.edit().touch_directory(&path, time),
+                OwnFile::Durable(file) => durable::change_file(call, &file, |file| file.set_time(time))?,
+                OwnFile::DurableDirectory(path) => durable::change(call, &path, |_, place| place.set_time(time))?,
             }
         }
         return Ok(0);
     }
     let path = own_entry(call, int(directory), path, int(flags) & libc::AT_SYMLINK_NOFOLLOW == 0)?;
     if let Some(time) = time {
-        call.process.overlay.edit().set_time(&path, time);
+        set_time(call, &path, time)?;
     }
     Ok(0)
 }
@@ -152,8 +177,17 @@ pub(crate) fn utime(call: &mut Call<'_, '_>) -> CallResult {
 
 fn set_path_time(call: &mut Call<'_, '_>, directory: i32, path: u64, follow: bool, time: Time) -> CallResult {
     let path = own_entry(call, directory, path, follow)?;
-    call.process.overlay.edit().set_time(&path, time);
+    set_time(call, &path, time)?;
     Ok(0)
+}
+
+/// Sets the modification time of the program's own entry at a plain path.
+fn set_time(call: &mut Call<'_, '_>, path: &[u8], time: Time) -> Result<(), Errno> {
+    if durable::place(call.process, path).is_some() {
+        return durable::change(call, path, |_, place| place.set_time(time));
+    }
+    call.process.overlay.edit().set_time(path, time);
+    Ok(())
 }
 
 /// The plain path of an entry that the program owns. It may not change others: `EPERM`, or `EROFS` in a read-only
@@ -161,6 +195,9 @@ fn set_path_time(call: &mut Call<'_, '_>, directory: i32, path: u64, follow: boo
 fn own_entry(call: &mut Call<'_, '_>, directory: i32, path: u64, follow: bool) -> Result<Vec<u8>, Halt> {
     let path = call.user().read_path(path)?;
     let (path, node) = find(call, directory, &path, follow)?.existing()?;
+    if matches!(node, Node::Host(_)) && durable::place(call.process, &path).is_some() {
+        return Ok(path);
+    }
     writable(call.process, &path)?;
     match node {
         Node::Overlay { .. } => Ok(path),

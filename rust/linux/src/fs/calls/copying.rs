@@ -4,11 +4,12 @@
 //! A call copies at most 1 MiB. `splice` fails with `EINVAL` for datagram sockets and for sockets connected with a host
 //! outside; programs then fall back to reading and writing.
 
+use super::durable;
 use super::files::write_chunk;
 use crate::base::arguments::{count, int};
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt, Wait};
-use crate::base::ids::{InodeId, QueueId};
+use crate::base::ids::QueueId;
 use crate::fs::calls::pollables;
 use crate::fs::object::Object;
 use crate::fs::open_files::OpenFile;
@@ -76,7 +77,9 @@ pub(crate) fn copy_file_range(call: &mut Call<'_, '_>) -> CallResult {
             _ => {}
         }
     }
-    let Object::Memory { id, .. } = into else { return Err(Errno::EBADF.into()) };
+    if !takes_writes(&into) {
+        return Err(Errno::EBADF.into());
+    }
     if !readable || !writable || appends {
         return Err(Errno::EBADF.into());
     }
@@ -85,34 +88,53 @@ pub(crate) fn copy_file_range(call: &mut Call<'_, '_>) -> CallResult {
     if i64::try_from(source.start).is_err() || i64::try_from(target.start).is_err() {
         return Err(Errno::EINVAL.into());
     }
-    let same = matches!(object, Object::Memory { id: own, .. } if own == id);
+    let same = match (&object, &into) {
+        (Object::Memory { id: from, .. }, Object::Memory { id, .. }) => from == id,
+        (Object::Host(from), Object::Host(into)) => from.key() == into.key(),
+        _ => false,
+    };
     if same && source.start < target_end && target.start < source_end {
         return Err(Errno::EINVAL.into());
     }
-    let done = copy(call, &object, source.start, id, target.start, len.min(TRANSFER_MAX))?;
+    let done = copy(call, &object, source.start, &into, target.start, len.min(TRANSFER_MAX))?;
     source.advance(call, done)?;
     target.advance(call, done)?;
     Ok(done)
 }
 
 /// Copies from one file to another; returns the number of bytes. Fails if nothing could be copied.
-fn copy(call: &mut Call<'_, '_>, from: &Object, start: u64, to: InodeId, at: u64, len: u64) -> CallResult {
+fn copy(call: &mut Call<'_, '_>, from: &Object, start: u64, to: &Object, at: u64, len: u64) -> CallResult {
     let mut done: u64 = 0;
     let mut chunk = Vec::new();
     while done < len {
         let part = usize::try_from(len.saturating_sub(done)).unwrap_or(CHUNK_BYTES).min(CHUNK_BYTES);
         chunk.resize(part, 0);
         let got = from.read_at(call, start.saturating_add(done), &mut chunk)?;
-        match write_chunk(call, to, at.saturating_add(done), chunk.get(..got).unwrap_or_default()) {
-            Ok(()) => done = done.saturating_add(count(got)),
+        let wrote = match write_to(call, to, at.saturating_add(done), chunk.get(..got).unwrap_or_default()) {
+            Ok(wrote) => wrote,
             Err(Halt::Errno(_)) if done > 0 => break,
             Err(halt) => return Err(halt),
-        }
-        if got < part {
+        };
+        done = done.saturating_add(count(wrote));
+        if wrote < part {
             break;
         }
     }
     Ok(done)
+}
+
+/// Whether [`write_to`] can write to it.
+fn takes_writes(object: &Object) -> bool {
+    matches!(object, Object::Memory { .. }) || matches!(object, Object::Host(file) if file.durable().is_some())
+}
+
+/// Writes bytes at an offset; returns how many.
+fn write_to(call: &mut Call<'_, '_>, to: &Object, at: u64, bytes: &[u8]) -> Result<usize, Halt> {
+    match to {
+        Object::Memory { id, .. } => write_chunk(call, *id, at, bytes).map(|()| bytes.len()),
+        Object::Host(file) => Ok(durable::write_bytes(call, file, at, bytes)?),
+        _ => Err(Errno::EINVAL.into()),
+    }
 }
 
 /// One end of a `splice`.
@@ -186,8 +208,7 @@ pub(crate) fn splice(call: &mut Call<'_, '_>) -> CallResult {
             Ok(count(sent))
         }
         (Side::Pipe(queue), Side::File(object)) => {
-            let Object::Memory { id, .. } = object else { return Err(Errno::EINVAL.into()) };
-            if appends {
+            if appends || !takes_writes(&object) {
                 return Err(Errno::EINVAL.into());
             }
             let position = CopyPosition::read(call, to, to_at)?;
@@ -195,10 +216,10 @@ pub(crate) fn splice(call: &mut Call<'_, '_>) -> CallResult {
                 return Err(Errno::EINVAL.into());
             }
             let bytes = front(call, queue, len, wait_in)?;
-            write_chunk(call, id, position.start, &bytes)?;
-            taken(call, queue, bytes.len());
-            position.advance(call, count(bytes.len()))?;
-            Ok(count(bytes.len()))
+            let wrote = write_to(call, &object, position.start, &bytes)?;
+            taken(call, queue, wrote);
+            position.advance(call, count(wrote))?;
+            Ok(count(wrote))
         }
         (Side::Pipe(from) | Side::Socket(Some(from)), Side::Pipe(to) | Side::Socket(Some(to))) => {
             let bytes = front(call, from, len, wait_in)?;

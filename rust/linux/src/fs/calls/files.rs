@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reads, writes, positions, and status of open files.
 
-use super::overlay_mappings;
+use super::durable::WriteFlags;
+use super::{durable, overlay_mappings};
 use crate::base::arguments::{count, int};
 use crate::base::context::Stream;
 use crate::base::errno::Errno;
@@ -85,7 +86,7 @@ pub(crate) fn pwritev(call: &mut Call<'_, '_>) -> CallResult {
     write_from(call, int(fd), position, &buffers)
 }
 
-/// Flags of `preadv2` and `pwritev2`: nothing is stored beyond the process.
+/// Flags of `preadv2` and `pwritev2`: only files of durable mounts are stored beyond the process.
 const RWF_HIPRI: i32 = 1;
 const RWF_DSYNC: i32 = 2;
 const RWF_SYNC: i32 = 4;
@@ -119,6 +120,11 @@ pub(crate) fn pwritev2(call: &mut Call<'_, '_>) -> CallResult {
     let position = position_or_current(call, RWF_HIPRI | RWF_DSYNC | RWF_SYNC | RWF_NOWAIT | RWF_APPEND)?;
     check_writable(call, int(fd))?;
     let buffers = read_vectors(call, vectors, vector_count)?;
+    if durable::file(call, int(fd))?.is_some() {
+        let has = |flag: i32| int(flags) & flag != 0;
+        let flags = WriteFlags { append: has(RWF_APPEND), sync_data: has(RWF_DSYNC), sync: has(RWF_SYNC) };
+        return write_durable(call, int(fd), position, &buffers, flags);
+    }
     let open = call.process.files.open_file(int(fd))?;
     let id = match open.object {
         Object::Memory { id, .. } => id,
@@ -291,8 +297,28 @@ fn write_from(call: &mut Call<'_, '_>, fd: i32, position: Position, buffers: &[B
         Object::Random { .. } => {
             Ok(buffers.iter().fold(0_u64, |sum, buffer| sum.saturating_add(buffer.len)).min(WRITE_ALL_MAX))
         }
+        Object::Host(file) if file.durable().is_some() => {
+            write_durable(call, fd, position, buffers, WriteFlags::default())
+        }
         Object::Text { .. } | Object::Host(_) | Object::Directory { .. } => Err(Errno::EBADF.into()),
     }
+}
+
+/// Writes to a file of a durable mount.
+fn write_durable(
+    call: &mut Call<'_, '_>,
+    fd: i32,
+    position: Position,
+    buffers: &[Buffer],
+    flags: WriteFlags,
+) -> CallResult {
+    let open = call.process.files.open_file(fd)?;
+    let (start, at) = match position {
+        Position::Current => (open.offset, None),
+        Position::At(offset) => (offset, Some(offset)),
+    };
+    check_end(start, buffers)?;
+    durable::write(call, fd, at, buffers, flags)
 }
 
 /// Most bytes that Linux writes in one call: MAX_RW_COUNT. For devices that accept all bytes and store none.
@@ -512,8 +538,9 @@ pub(crate) fn fadvise(call: &mut Call<'_, '_>) -> CallResult {
     }
 }
 
-/// `sync(2)`.
-pub(crate) fn sync(_call: &mut Call<'_, '_>) -> CallResult {
+/// `sync(2)`: the program's own open files.
+pub(crate) fn sync(call: &mut Call<'_, '_>) -> CallResult {
+    durable::sync_all(call)?;
     Ok(0)
 }
 
@@ -521,12 +548,28 @@ pub(crate) fn sync(_call: &mut Call<'_, '_>) -> CallResult {
 pub(crate) fn syncfs(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, ..] = call.args;
     call.process.files.get(int(fd))?;
+    durable::sync_all(call)?;
     Ok(0)
 }
 
-/// `fsync(2)`, `fdatasync(2)`: nothing is stored beyond the process, so there is nothing to do.
+/// `fsync(2)`. But for durable mounts nothing is stored beyond the process, so there is nothing to do.
 pub(crate) fn fsync(call: &mut Call<'_, '_>) -> CallResult {
+    store(call, false)
+}
+
+/// `fdatasync(2)`.
+pub(crate) fn fdatasync(call: &mut Call<'_, '_>) -> CallResult {
+    store(call, true)
+}
+
+/// `sync_file_range(2)`: stores the file's data as a whole, whatever part and step is asked for.
+pub(crate) fn sync_file_range(call: &mut Call<'_, '_>) -> CallResult {
+    store(call, true)
+}
+
+fn store(call: &mut Call<'_, '_>, only_data: bool) -> CallResult {
     let [fd, ..] = call.args;
+    durable::sync(call, int(fd), only_data)?;
     match call.process.files.open_file(int(fd))?.object {
         Object::Text { .. } | Object::Host(_) | Object::Memory { .. } | Object::Directory { .. } => Ok(0),
         _ => Err(Errno::EINVAL.into()),

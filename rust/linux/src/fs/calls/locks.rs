@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Locks on files: `flock(2)`, and those of `fcntl(2)`.
 
+use super::durable_locks;
 use crate::base::arguments::int;
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt, Wait};
@@ -37,6 +38,9 @@ pub(crate) fn flock(call: &mut Call<'_, '_>) -> CallResult {
     let open = call.process.files.get(fd)?.open;
     if call.process.files.open_file(fd)?.flags & libc::O_PATH != 0 {
         return Err(Errno::EBADF.into());
+    }
+    if super::durable::file(call, fd)?.is_some() {
+        return durable_locks::flock(call, fd, kind, operation & libc::LOCK_NB == 0);
     }
     let file = identity(call, fd)?;
     let held = call.process.files.open_file(fd)?.locks.as_ref().and_then(|locks| locks.whole());
@@ -106,6 +110,16 @@ pub(crate) fn fcntl(call: &mut Call<'_, '_>, fd: i32, command: i32, address: u64
     let open = call.process.files.get(fd)?.open;
     let file = identity(call, fd)?;
     let Request { start, last, .. } = request;
+    let wanted = durable_locks::RangeRequest { kind, start, last, of_open_file };
+    let is_durable = super::durable::file(call, fd)?.is_some();
+    if is_durable
+        && matches!(command, libc::F_GETLK | libc::F_OFD_GETLK)
+        && let Some(kind) = kind
+    {
+        let conflict = durable_locks::conflict(call, fd, wanted, kind)?;
+        write(call, address, conflict)?;
+        return Ok(0);
+    }
     let conflict = kind.and_then(|kind| {
         let wanted = LockedRange { start, last, kind };
         let mut others = others(call, open, file);
@@ -126,6 +140,9 @@ pub(crate) fn fcntl(call: &mut Call<'_, '_>, fd: i32, command: i32, address: u64
     };
     if !is_allowed {
         return Err(Errno::EBADF.into());
+    }
+    if is_durable {
+        return durable_locks::set(call, fd, wanted, matches!(command, libc::F_SETLKW | libc::F_OFD_SETLKW));
     }
     // The process's own record locks never conflict: there is no other process.
     if !of_open_file {

@@ -5,6 +5,8 @@ pub(crate) mod attributes;
 pub(crate) mod copying;
 pub(crate) mod descriptors;
 pub(crate) mod directories;
+pub(crate) mod durable;
+pub(crate) mod durable_locks;
 pub(crate) mod files;
 pub(crate) mod inotify;
 pub(crate) mod locks;

@@ -11,6 +11,7 @@ use crate::fs::object::{Object, copy};
 use crate::fs::open_files::OpenFile;
 use crate::fs::view::find::plain;
 use crate::fs::view::fs_view::FsView;
+use crate::fs::view::lookup;
 use crate::host::attributes::Attributes;
 use crate::kernel::call::Call;
 use crate::kernel::process::Process;
@@ -20,6 +21,17 @@ impl OpenFile {
     pub(crate) fn attributes(&self, view: FsView<'_>) -> Result<Attributes, Errno> {
         let attributes = self.object.attributes(view)?;
         let is_directory = matches!(self.object, Object::Directory { .. });
+        // That of a durable mount may have changed since it was opened.
+        if is_directory
+            && let Some((mount, rest)) = view.process.shared.mounts.find(plain(&self.path))
+            && mount.durable.is_some()
+        {
+            return match lookup::look_in(view, mount, rest) {
+                Ok(node) if node.attributes.inode == attributes.inode => Ok(node.attributes),
+                Err(Errno::NOT_HERE) => Err(Errno::NOT_HERE),
+                _ => Ok(attributes),
+            };
+        }
         Ok(if is_directory { view.process.overlay.directory(plain(&self.path), attributes) } else { attributes })
     }
 }

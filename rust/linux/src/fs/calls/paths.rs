@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Calls that name a file by its path. Only `crate::fs::view::lookup` resolves paths.
 
-use super::{overlay_mappings, texts, tree};
+use super::{durable, overlay_mappings, texts, tree};
 use crate::base::arguments::{count, int};
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
@@ -64,6 +64,11 @@ fn open_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32, mode:
         Found { node: Some(_), .. } if exclusive => return Err(Errno::EEXIST.into()),
         Found { node: None, directory: true, .. } if flags & libc::O_CREAT != 0 => return Err(Errno::EISDIR.into()),
         Found { node: None, path, .. } if flags & libc::O_CREAT != 0 => {
+            if durable::place(call.process, &path).is_some() {
+                let mode = tree::mode_of(call, mode);
+                let object = durable::open(call, &path, flags, Some(mode))?;
+                return install(call, OpenFile::new(object, &path, flags), flags);
+            }
             let id = tree::create(call, &path, mode)?;
             let device = call.process.shared.mounts.find(&path).map_or(0, |(mount, _)| mount.device);
             return install(call, OpenFile::new(Object::Memory { id, device }, &path, flags), flags);
@@ -127,6 +132,9 @@ fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> R
         // A socket can only be connected to.
         Node::Overlay { entry: OverlayEntry::Socket { .. }, .. } => return Err(Errno::ENXIO.into()),
         Node::Overlay { .. } => return Err(Errno::ENOENT.into()),
+        Node::Host(_) if attributes.kind() == libc::S_IFREG && durable::place(call.process, path).is_some() => {
+            durable::open(call, path, flags & !libc::O_EXCL, None)?
+        }
         Node::Host(_) if writes && attributes.kind() == libc::S_IFREG => {
             let id = tree::copy_up_to_write(call, path, flags & libc::O_TRUNC == 0)?;
             Object::Memory { id, device: attributes.device }

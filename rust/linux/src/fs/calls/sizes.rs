@@ -3,7 +3,7 @@
 
 use mayfly_machine::PAGE_SIZE;
 
-use super::overlay_mappings;
+use super::{durable, overlay_mappings};
 use crate::base::arguments::int;
 use crate::base::errno::Errno;
 use crate::base::halt::CallResult;
@@ -30,6 +30,13 @@ pub(crate) fn truncate(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     permissions::check(call.process, &path, &node, permissions::WRITE)?;
+    if durable::place(call.process, &path).is_some() {
+        durable::change(call, &path, |call, place| {
+            let permit = call.process.shared.mounts.permit()?;
+            place.open(true, None, false, permit)?.resize(size)
+        })?;
+        return Ok(0);
+    }
     let id = copy_up_to_write(call, &path, size > 0)?;
     overlay_mappings::resize(call, id, size)?;
     Ok(0)
@@ -38,6 +45,15 @@ pub(crate) fn truncate(call: &mut Call<'_, '_>) -> CallResult {
 /// `ftruncate(2)`.
 pub(crate) fn ftruncate(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, size, ..] = call.args;
+    let open = call.process.files.open_file(int(fd))?;
+    let is_writable = open.is_writable();
+    if is_writable
+        && size.cast_signed() >= 0
+        && let Some(file) = durable::file(call, int(fd))?
+    {
+        durable::change_file(call, &file, |file| file.resize(size))?;
+        return Ok(0);
+    }
     let open = call.process.files.open_file(int(fd))?;
     match open.object {
         _ if size.cast_signed() < 0 => Err(Errno::EINVAL.into()),
@@ -58,6 +74,16 @@ pub(crate) fn fallocate(call: &mut Call<'_, '_>) -> CallResult {
     }
     if !open.is_writable() {
         return Err(Errno::EBADF.into());
+    }
+    if let Some(file) = durable::file(call, int(fd))? {
+        offset.checked_add(len).filter(|&end| i64::try_from(end).is_ok()).ok_or(Errno::EFBIG)?;
+        durable::change_file(call, &file, |file| match int(mode) {
+            0 => file.allocate(offset, len),
+            PUNCH_HOLE => file.punch(offset, len),
+            // What is reserved beyond the size would not be counted.
+            _ => Err(Errno::EOPNOTSUPP),
+        })?;
+        return Ok(0);
     }
     let Object::Memory { id, .. } = open.object else { return Err(Errno::ENODEV.into()) };
     offset.checked_add(len).filter(|&end| i64::try_from(end).is_ok()).ok_or(Errno::EFBIG)?;

@@ -57,7 +57,11 @@ fn file_system(call: &Call<'_, '_>, path: &[u8], device: u32, is_writable: bool)
     };
     let overlay = &call.process.overlay;
     let inodes = overlay.inodes();
-    let [blocks, free, files, free_files] = if kind == TMPFS {
+    let durable = call.process.shared.mounts.find(plain(path)).and_then(|(mount, _)| mount.durable.as_ref());
+    let [blocks, free, files, free_files] = if let Some(durable) = durable.filter(|_| kind == TMPFS) {
+        let (limits, (bytes, names)) = (durable.limits(), durable.room());
+        [limits.bytes / PAGE_SIZE, bytes / PAGE_SIZE, limits.files, names]
+    } else if kind == TMPFS {
         let [entries, free] = [overlay.max_entries(), overlay.free_entries()].map(count);
         [inodes.max_bytes() / PAGE_SIZE, inodes.room() / PAGE_SIZE, entries, free]
     } else {

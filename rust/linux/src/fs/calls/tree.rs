@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use super::overlay_mappings;
+use super::{durable, overlay_mappings};
 use crate::base::arguments::int;
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
@@ -13,7 +13,7 @@ use crate::fs::overlay::{Layer, OverlayEntry};
 use crate::fs::view::find::find;
 use crate::fs::view::fs_view::FsView;
 use crate::fs::view::lookup::{self, Found, Node};
-use crate::fs::view::permissions::{self, parent, writable};
+use crate::fs::view::permissions::{self, is_writable, parent, writable};
 use crate::host::attributes::now;
 use crate::kernel::call::Call;
 use crate::kernel::closing::forget_file;
@@ -24,7 +24,7 @@ use crate::store::inodes::Status;
 const AT_FDCWD: i32 = libc::AT_FDCWD;
 
 /// The mode of a new file.
-fn mode_of(call: &Call<'_, '_>, argument: u64) -> u32 {
+pub(crate) fn mode_of(call: &Call<'_, '_>, argument: u64) -> u32 {
     int(argument).cast_unsigned() & 0o7777 & !call.process.resources.umask
 }
 
@@ -98,7 +98,9 @@ fn vacant(call: &Call<'_, '_>, directory: i32, path: &[u8]) -> Result<Found, Err
     if found.node.is_some() {
         return Err(Errno::EEXIST);
     }
-    writable(call.process, &found.path)?;
+    if !is_writable(call.process, &found.path) {
+        return Err(Errno::EROFS);
+    }
     permissions::check_parent(call.process, &found.path)?;
     Ok(found)
 }
@@ -118,6 +120,11 @@ pub(crate) fn mkdirat(call: &mut Call<'_, '_>) -> CallResult {
 fn make_directory(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64) -> CallResult {
     let path = call.user().read_path(path)?;
     let Found { path, .. } = vacant(call, directory, &path)?;
+    if durable::place(call.process, &path).is_some() {
+        let mode = mode_of(call, mode);
+        durable::change(call, &path, |_, place| place.make_directory(mode))?;
+        return Ok(0);
+    }
     // Entries of the host's directory, which was removed, must not reappear.
     let opaque = is_below(call.view(), &path)?;
     let mode = mode_of(call, mode);
@@ -148,6 +155,10 @@ fn make_link(call: &mut Call<'_, '_>, target: u64, directory: i32, path: u64) ->
     if directory {
         return Err(Errno::ENOENT.into());
     }
+    // The host's own programs might follow it out of the mount.
+    if durable::place(call.process, &path).is_some() {
+        return Err(Errno::EPERM.into());
+    }
     call.process.overlay.edit().make_link(&path, &target, now())?;
     touch_parent(call, &path);
     Ok(0)
@@ -177,6 +188,10 @@ fn link_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, fl
     }
     let Found { path: new, .. } = vacant(call, to, &new)?;
     same_mount(call.process, &old, &new)?;
+    if durable::place(call.process, &new).is_some() {
+        durable::change(call, &new, |call, to| durable::place(call.process, &old).ok_or(Errno::EXDEV)?.link(&to))?;
+        return Ok(0);
+    }
     match node.attributes(call.process, &old).kind() {
         libc::S_IFREG => {
             let id = copy_up(call, &old, true)?;
@@ -230,6 +245,11 @@ fn remove(call: &mut Call<'_, '_>, directory: i32, path: u64, is_directory: bool
         (true, false) => return Err(Errno::ENOTDIR.into()),
         (false, true) => return Err(Errno::EISDIR.into()),
         _ => {}
+    }
+    if durable::place(call.process, &path).is_some() {
+        durable::check_no_mount(call.process, &path)?;
+        durable::change(call, &path, |_, place| place.remove(is_directory))?;
+        return Ok(0);
     }
     check_removable(call, &path, &node)?;
     remove_entry(call, &path)?;
@@ -290,6 +310,13 @@ fn rename_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, 
     if replaced.is_some() && flags & libc::RENAME_NOREPLACE != 0 {
         return Err(Errno::EEXIST.into());
     }
+    if durable::place(call.process, &old).is_some() || durable::place(call.process, &new).is_some() {
+        if target.directory && !node.is_directory() {
+            return Err(Errno::ENOTDIR.into());
+        }
+        let replaces = flags & libc::RENAME_NOREPLACE == 0;
+        return rename_durable(call, &old, &new, replaces);
+    }
     writable(call.process, &new)?;
     let (mount, rest) = writable(call.process, &old)?;
     if rest.is_empty() {
@@ -346,6 +373,24 @@ fn rename_at(call: &mut Call<'_, '_>, [from, to]: [i32; 2], old: u64, new: u64, 
     Ok(0)
 }
 
+/// Renames in a durable mount. What cannot be renamed to what else is the host's to say.
+fn rename_durable(call: &mut Call<'_, '_>, old: &[u8], new: &[u8], replaces: bool) -> CallResult {
+    if !is_writable(call.process, old) || !is_writable(call.process, new) {
+        return Err(Errno::EROFS.into());
+    }
+    durable::check_no_mount(call.process, old)?;
+    durable::check_no_mount(call.process, new)?;
+    same_mount(call.process, old, new)?;
+    if old == new {
+        return Ok(0);
+    }
+    durable::change(call, old, |call, from| {
+        let to = durable::place(call.process, new).ok_or(Errno::EXDEV)?;
+        from.rename(&to, replaces)
+    })?;
+    Ok(0)
+}
+
 /// Copies a symbolic link of the host to the overlay, if it is not there yet.
 fn own_link(call: &mut Call<'_, '_>, path: &[u8], node: &Node) -> Result<(), Errno> {
     if let Node::Host(link) = node {
@@ -384,6 +429,11 @@ fn make_node(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64) -> C
     let Found { path, directory, .. } = vacant(call, directory, &path)?;
     if directory {
         return Err(Errno::ENOENT.into());
+    }
+    if durable::place(call.process, &path).is_some() {
+        let mode = mode_of(call, mode);
+        durable::open(call, &path, libc::O_CREAT | libc::O_EXCL, Some(mode))?;
+        return Ok(0);
     }
     let id = create(call, &path, mode)?;
     forget_file(call, id);

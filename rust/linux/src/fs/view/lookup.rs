@@ -292,16 +292,20 @@ pub(crate) fn open_host(view: FsView<'_>, path: &[u8]) -> Result<files::HostFile
 
 /// Looks up `rest` in a mount. While the program boots, the result is noted.
 pub(crate) fn look_in(view: FsView<'_>, mount: &Mount, rest: &[u8]) -> Result<files::HostNode, Errno> {
-    if view.process.memory.is_booting() {
+    if view.process.memory.is_booting() && mount.durable.is_none() {
         return view.process.shared.witnesses.look_up(mount, rest);
     }
     let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
-    files::look_up(root, rest, mount.device, view.may_block)
+    let mut node = files::look_up(root, rest, mount.device, view.may_block)?;
+    if mount.durable.is_some() {
+        node.attributes = node.attributes.owned();
+    }
+    Ok(node)
 }
 
 /// Lists the directory `rest` of a mount, as [`look_in`].
 pub(crate) fn list_in(view: FsView<'_>, mount: &Mount, rest: &[u8]) -> Result<Vec<(Vec<u8>, DirectoryEntry)>, Errno> {
-    if view.process.memory.is_booting() {
+    if view.process.memory.is_booting() && mount.durable.is_none() {
         return view.process.shared.witnesses.list(mount, rest);
     }
     let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;

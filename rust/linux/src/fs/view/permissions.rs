@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Permissions of what a program has written: it is the owner, and not root. Other files are readable as the host
-//! permits, and those of writable mounts are writable, whatever their modes.
+//! permits, and those of writable mounts are writable, whatever their modes. What is in a durable mount is the program's.
 
 use crate::base::errno::Errno;
+use crate::base::identity::UID;
 use crate::fs::mounts::Mount;
 use crate::fs::view::lookup::{self, Node};
+use crate::host::durable::Place;
 use crate::kernel::process::Process;
 
 /// Bits of the owner's part of a mode.
@@ -20,8 +22,13 @@ pub(crate) fn parent(path: &[u8]) -> &[u8] {
 
 /// Refuses access to an own file or directory whose mode does not permit it; symbolic links permit all.
 pub(crate) fn check(process: &Process, path: &[u8], node: &Node, wanted: u32) -> Result<(), Errno> {
-    let Node::Overlay { .. } = node else { return Ok(()) };
-    if node.attributes(process, path).mode & wanted == wanted { Ok(()) } else { Err(Errno::EACCES) }
+    let attributes = match node {
+        Node::Overlay { .. } => node.attributes(process, path),
+        // In a durable mount.
+        Node::Host(host) if host.attributes.user == UID => host.attributes,
+        _ => return Ok(()),
+    };
+    if attributes.mode & wanted == wanted { Ok(()) } else { Err(Errno::EACCES) }
 }
 
 /// Refuses to change the entries of an own directory whose mode does not permit it.
@@ -44,5 +51,14 @@ pub(crate) fn writable<'p>(process: &'p Process, path: &'p [u8]) -> Result<(&'p 
 
 /// Whether `path` is writable, or a directory in which names can be created.
 pub(crate) fn is_writable(process: &Process, path: &[u8]) -> bool {
-    writable(process, path).is_ok()
+    writable(process, path).is_ok() || place(process, path).is_some()
+}
+
+/// The place that a plain path is in a durable mount, if it is in one.
+pub(crate) fn place<'p>(process: &'p Process, path: &'p [u8]) -> Option<Place<'p>> {
+    if lookup::is_synthetic(path) {
+        return None;
+    }
+    let (mount, rest) = process.shared.mounts.find(path)?;
+    mount.place(rest)
 }

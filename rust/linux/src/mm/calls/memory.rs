@@ -84,6 +84,8 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
         Backing::Zeroes => {
             space.edit().map(placement, len, prot, if shared { VmaKind::Shared } else { VmaKind::Private })?
         }
+        // What others write to the file would not be seen.
+        Backing::File(mapped) if shared && mapped.file.durable().is_some() => return Err(Errno::ENODEV.into()),
         // A writable mapping of a file of the host's cannot be shared.
         Backing::File(_) if shared && prot.contains(Prot::WRITE) => return Err(Errno::EACCES.into()),
         Backing::Overlay { id, writable } => {

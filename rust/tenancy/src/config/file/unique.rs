@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Checks that names, routes and shared files are unique over all tenants.
+//! Checks that names, routes and shared files are unique over all tenants, and that durable directories do not overlap.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+
+use mayfly_sandbox::{DurableLimits, MountAccess};
 
 use crate::config::json::Key;
 use crate::config::values::TenantName;
@@ -14,6 +16,8 @@ pub(super) struct UsedNames {
     names: HashMap<TenantName, usize>,
     routes: HashMap<Route, usize>,
     shared_files: HashMap<PathBuf, usize>,
+    /// With their limits.
+    durable: HashMap<PathBuf, (DurableLimits, usize)>,
     default: Option<usize>,
 }
 
@@ -34,10 +38,38 @@ impl UsedNames {
             let problem = format!("{} is already the shared memory of tenants[{first}]", file.display());
             return Err(ConfigError::new(&["shared_memory".into(), "file".into()], problem));
         }
+        self.claim_durable(index, tenant)?;
         if tenant.is_default
             && let Some(first) = self.default.replace(index)
         {
             return Err(refused("default", format!("tenants[{first}] is already the default")));
+        }
+        Ok(())
+    }
+
+    /// A durable directory has one set of limits, whoever mounts it, and none lies in another, whose limits would not
+    /// hold.
+    fn claim_durable(&mut self, index: usize, tenant: &TenantConfig) -> Result<(), ConfigError> {
+        let storage = tenant.storage.as_ref().map_or(&[][..], |storage| &storage.mounts);
+        for mount in tenant.mounts.iter().chain(storage) {
+            let MountAccess::Durable(limits) = mount.access else { continue };
+            let host = &mount.host;
+            for (other, (their, first)) in &self.durable {
+                let owner = if *first == index { "this tenant".to_owned() } else { format!("tenants[{first}]") };
+                let problem = if other == host && *their != limits {
+                    format!("{} is durable for {owner} with other limits: expected the same", host.display())
+                } else if other != host && (other.starts_with(host) || host.starts_with(other)) {
+                    format!(
+                        "{} and {}, which is durable for {owner}, lie one in the other: expected separate directories",
+                        host.display(),
+                        other.display()
+                    )
+                } else {
+                    continue;
+                };
+                return Err(refused("mounts", problem));
+            }
+            self.durable.insert(host.clone(), (limits, index));
         }
         Ok(())
     }

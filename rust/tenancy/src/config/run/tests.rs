@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use mayfly_sandbox::{MountPoint, Outbound, OutboundHost, WarmUp};
+use mayfly_sandbox::{DurableLimits, MountAccess, MountPoint, Outbound, OutboundHost, WarmUp};
 
 use crate::config::limits::Limits;
 use crate::config::tests::{only, problem, tenant};
@@ -23,7 +23,12 @@ fn a_program_connects_to_its_own_and_its_groups_destinations() {
 
 fn mounts(tenant: &TenantConfig) -> Vec<String> {
     let line = |mount: &MountPoint| {
-        format!("{}={}{}", mount.guest, mount.host.display(), if mount.writable { ":w" } else { "" })
+        let access = match mount.access {
+            MountAccess::ReadOnly => String::new(),
+            MountAccess::Private => ":w".to_owned(),
+            MountAccess::Durable(DurableLimits { bytes, files }) => format!(":{}:{files}", bytes >> 20),
+        };
+        format!("{}={}{access}", mount.guest, mount.host.display())
     };
     tenant.mounts.iter().map(line).collect()
 }
@@ -88,11 +93,46 @@ fn an_invalid_mount_is_reported() {
     assert!(message.starts_with("tenants[0].mounts: 65 with those of"), "{message}");
 }
 
+#[test]
+fn a_durable_mount_has_limits_that_all_who_mount_the_directory_share() {
+    let tenant = |name: &str, mounts: &str| {
+        format!(r#"{{"name": "{name}", "program": "p", "path": "/{name}", "mounts": [{mounts}]}}"#)
+    };
+    let both = |one: &str, other: &str| {
+        format!(r#"{{"root": "/srv", "tenants": [{}, {}]}}"#, tenant("a", one), tenant("b", other))
+    };
+    let own = r#"{"host": "d", "at": "/d", "writable": "durable"}"#;
+    let small = r#"{"host": "d", "at": "/d", "writable": "durable", "mib": 5, "files": 7}"#;
+    let config = Config::from_json(&both(own, own)).unwrap();
+    assert_eq!(mounts(&config.tenants[1]), ["/d=/srv/d:1024:10000"]);
+    let config = Config::from_json(&both(small, r#"{"host": "d", "at": "/d"}"#)).unwrap();
+    assert_eq!(mounts(&config.tenants[0]), ["/d=/srv/d:5:7"]);
+    assert_eq!(mounts(&config.tenants[1]), ["/d=/srv/d"]);
+    for (other, expected) in [
+        (small, "tenants[1].mounts: /srv/d is durable for tenants[0] with other limits"),
+        (
+            r#"{"host": "d/in", "at": "/d", "writable": "durable"}"#,
+            "tenants[1].mounts: /srv/d/in and /srv/d, which is durable for tenants[0], lie one in the other",
+        ),
+        (
+            r#"{"host": "/srv", "at": "/d", "writable": "durable"}"#,
+            "tenants[1].mounts: /srv and /srv/d, which is durable for tenants[0], lie one in the other",
+        ),
+        (r#"{"host": "d", "at": "/d", "mib": 5}"#, "tenants[1].mounts[0].mib: only for mounts with"),
+        (r#"{"host": "d", "at": "/d", "writable": true, "files": 5}"#, "tenants[1].mounts[0].files: only for"),
+        (r#"{"host": "d", "at": "/d", "writable": "yes"}"#, "expected true, false or \"durable\""),
+        (r#"{"host": "d", "at": "/d", "writable": "durable", "mib": 0}"#, "tenants[1].mounts[0].mib: "),
+    ] {
+        let message = problem(&both(own, other));
+        assert!(message.contains(expected), "{message}");
+    }
+}
+
 proptest::proptest! {
     #[test]
     fn a_mount_point_that_is_valid_here_is_valid_for_the_mounts(path in "(/(proc|dev|a|\\.{1,3}|)){0,3}/?[a.\\x00]{0,2}") {
         let here = crate::config::values::MountPath::try_from(path.clone()).is_ok();
-        let there = mayfly_sandbox::Mounts::open(&[MountPoint { guest: path.clone(), host: "/".into(), writable: false }]).is_ok();
+        let there = mayfly_sandbox::Mounts::open(&[MountPoint { guest: path.clone(), host: "/".into(), access: MountAccess::ReadOnly }]).is_ok();
         // Only one notation is accepted here.
         let slash = path.len() > 1 && path.ends_with('/');
         proptest::prop_assert_eq!(here, there && !slash, "{:?}", path);

@@ -161,7 +161,7 @@ pub(super) fn mount_lines(process: &Process, with_numbers: bool) -> String {
     let tenants = process.shared.mounts.iter().map(|mount| {
         let path: &[u8] = if mount.guest.is_empty() { b"/" } else { &mount.guest };
         let kind = if mount.root.is_some() { "mayfly" } else { "tmpfs" };
-        (path, kind, if mount.writable { "rw" } else { "ro" }, mount.device)
+        (path, kind, if mount.writable || mount.durable.is_some() { "rw" } else { "ro" }, mount.device)
     });
     let mut text = String::new();
     for (number, (path, kind, mode, device)) in (20_u32..).zip(fixed.chain(tenants)) {
