@@ -102,10 +102,10 @@ fn peer(worker: &mut Worker, client: Option<&str>) -> String {
 fn the_peer_is_the_client_of_each_request_and_is_taken_back() {
     let (v4, v6) = (Some("192.0.2.7:1234"), Some("[2001:db8::7]:1234"));
     for (listener, of_none, of_v4, of_v6) in [
-        ("listen=0.0.0.0:80", "127.0.0.1", "192.0.2.7", "127.0.0.1"),
+        ("listen=0.0.0.0:80", "127.0.0.1", "192.0.2.7", "192.0.0.8"),
         ("listen=[::]:80", "[::ffff:127.0.0.1]", "[::ffff:192.0.2.7]", "[2001:db8::7]"),
-        ("only6=[::]:80", "[::1]", "[::1]", "[2001:db8::7]"),
-        ("listen=[::1]:80", "[::1]", "[::1]", "[2001:db8::7]"),
+        ("only6=[::]:80", "[::1]", "[::ffff:192.0.2.7]", "[2001:db8::7]"),
+        ("listen=[::1]:80", "[::1]", "[::ffff:192.0.2.7]", "[2001:db8::7]"),
     ] {
         // Frozen before it has accepted, and with a connection that it keeps.
         for warm_up in [&[][..], &["/who"]] {

@@ -153,6 +153,10 @@ static void files(void) {
     SAY(write(fd, "content", 7));
     SAY(syscall(SYS_fdatasync, fd));
     SAY(syscall(SYS_fdatasync, 99));
+    SAY(syscall(SYS_sync_file_range, fd, 0L, 7L, 2));
+    SAY(syscall(SYS_sync_file_range, fd, 0L, 7L, 8));
+    SAY(syscall(SYS_sync_file_range, fd, -1L, 7L, 2));
+    SAY(syscall(SYS_sync_file_range, 99, 0L, 7L, 2));
     SAY(syscall(SYS_syncfs, fd));
     SAY(syscall(SYS_syncfs, 99));
     SAY(syscall(SYS_sync));

@@ -63,8 +63,8 @@ pub const COMPARED: &[(&str, &str)] = &[
     ),
     (
         "odds",
-        "mlock2 mlockall munlockall pkey_alloc fdatasync syncfs sync select epoll_pwait epoll_pwait2 sendmmsg \
-         recvmmsg pipe eventfd open creat stat lstat faccessat statfs fstatfs fchmodat lchown getxattr lgetxattr \
+        "mlock2 mlockall munlockall pkey_alloc fdatasync sync_file_range syncfs sync select epoll_pwait epoll_pwait2 \
+         sendmmsg recvmmsg pipe eventfd open creat stat lstat faccessat statfs fstatfs fchmodat lchown getxattr lgetxattr \
          fgetxattr setxattr lsetxattr fsetxattr listxattr llistxattr flistxattr removexattr lremovexattr \
          fremovexattr mknod mknodat getpgrp getsid getresgid capset restart_syscall clone get_robust_list \
          sched_setaffinity sched_get_priority_min sched_setparam ioprio_set rt_tgsigqueueinfo setrlimit setuid setgid \

@@ -564,6 +564,15 @@ pub(crate) fn fdatasync(call: &mut Call<'_, '_>) -> CallResult {
 
 /// `sync_file_range(2)`: stores the file's data as a whole, whatever part and step is asked for.
 pub(crate) fn sync_file_range(call: &mut Call<'_, '_>) -> CallResult {
+    const FLAGS: u32 =
+        libc::SYNC_FILE_RANGE_WAIT_BEFORE | libc::SYNC_FILE_RANGE_WRITE | libc::SYNC_FILE_RANGE_WAIT_AFTER;
+    let [fd, offset, len, flags, ..] = call.args;
+    call.process.files.open_file(int(fd))?;
+    let end = offset.cast_signed().checked_add(len.cast_signed());
+    let is_range = offset.cast_signed() >= 0 && len.cast_signed() >= 0 && end.is_some();
+    if !is_range || int(flags).cast_unsigned() & !FLAGS != 0 {
+        return Err(Errno::EINVAL.into());
+    }
     store(call, true)
 }
 
