@@ -83,8 +83,9 @@ class LoopPool {
     void tend() noexcept;
 
     // Lets call() return before a worker that has written many pages is reset, or one is handed over to be prepared for
-    // its next request, so that the response can be written first. The caller then asks resets_are_due() after each call, and calls reset_answered() when the response is
-    // written. A worker is reset before its next request in any case.
+    // its next request, so that the response can be written first. The caller then asks resets_are_due() after each
+    // call, and calls reset_answered() when the response is written. A worker is reset before its next request in any
+    // case.
     void defer_resets() noexcept;
     [[nodiscard]] bool resets_are_due() const noexcept;
     void reset_answered() noexcept;

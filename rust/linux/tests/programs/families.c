@@ -228,7 +228,8 @@ static void unwritable(int asks_for_sender) {
         char bytes[CMSG_SPACE(sizeof(int))];
         struct cmsghdr head;
     } control = {{0}};
-    control.head = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    control.head =
+        (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof(int)), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
     memcpy(CMSG_DATA(&control.head), &pipes[1], sizeof(int));
     struct iovec vector = {&byte, 1};
     struct msghdr out = {

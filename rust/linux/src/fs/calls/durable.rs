@@ -67,7 +67,7 @@ pub(crate) fn file(call: &Call<'_, '_>, fd: i32) -> Result<Option<Arc<HostFile>>
     })
 }
 
-/// As [`file`], with a descriptor of the host's that no other worker shares: the snapshot's is opened again.
+/// As [`file()`], with a descriptor of the host's that no other worker shares: the snapshot's is opened again.
 pub(crate) fn own_file(call: &mut Call<'_, '_>, fd: i32) -> Result<Arc<HostFile>, Errno> {
     let shared = file(call, fd)?.ok_or(Errno::EBADF)?;
     if !shared.is_shared() {
