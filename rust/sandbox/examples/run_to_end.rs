@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly_sandbox::{BootError, Host, Limits, LogSink, MountPoint, Mounts, Program, Snapshot, Stream};
+use mayfly_sandbox::{BootError, Host, Limits, LogSink, MountAccess, MountPoint, Mounts, Program, Snapshot, Stream};
 
 /// The status if the program did not run to its end.
 const NOT_ENDED: u8 = 125;
@@ -47,8 +47,9 @@ fn limits(seconds: u64) -> Limits {
 
 fn mount_point(argument: &str) -> Result<MountPoint, Box<dyn Error>> {
     let (guest, host) = argument.split_once('=').ok_or("--mount: GUEST=HOST[:w]")?;
-    let (host, writable) = host.strip_suffix(":w").map_or((host, false), |host| (host, true));
-    Ok(MountPoint { guest: guest.into(), host: host.into(), writable })
+    let (host, access) =
+        host.strip_suffix(":w").map_or((host, MountAccess::ReadOnly), |host| (host, MountAccess::Private));
+    Ok(MountPoint { guest: guest.into(), host: host.into(), access })
 }
 
 fn run() -> Result<ExitCode, Box<dyn Error>> {
