@@ -92,15 +92,21 @@ fn boot(python: &Path, folder: &Path, (data, access): (&Path, MountAccess), limi
     })
 }
 
+/// Python, a folder, and a folder for data in that.
+fn place() -> (PathBuf, tempfile::TempDir, PathBuf) {
+    let python = Path::new("/usr/bin/python3").canonicalize().unwrap();
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let data = folder.path().join("data");
+    fs::create_dir(&data).unwrap();
+    (python, folder, data)
+}
+
 #[test]
 fn sqlite_changes_pages_of_a_large_database_of_a_mount_until_the_reset() {
     if !has_whole_system() {
         return;
     }
-    let python = Path::new("/usr/bin/python3").canonicalize().unwrap();
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let data = folder.path().join("data");
-    fs::create_dir(&data).unwrap();
+    let (python, folder, data) = place();
     let base = data.join("base");
     let made = Command::new(&python).args(["-I", "-c", MAKE]).arg(&base).status().unwrap();
     assert!(made.success());
@@ -191,10 +197,7 @@ fn sqlite_keeps_a_database_of_a_durable_mount_that_workers_share() {
     if !has_whole_system() {
         return;
     }
-    let python = Path::new("/usr/bin/python3").canonicalize().unwrap();
-    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let data = folder.path().join("data");
-    fs::create_dir(&data).unwrap();
+    let (python, folder, data) = place();
     fs::write(folder.path().join("main.py"), DURABLE).unwrap();
     let limits = Limits { boot_memory_bytes: 1 << 30, private_memory_bytes: 256 << 20, ..patient() };
     let access = MountAccess::Durable(DurableLimits { bytes: 8 << 20, files: 10 });

@@ -11,18 +11,13 @@ use common::plain::Plain;
 use common::{Kept, call, patient, program, text};
 use mayfly_sandbox::{
     BootError, BufferedResponse, CallError, Client, Host, Limits, LogSink, NoLog, Program, Request, Service, Snapshot,
-    SnapshotFileError, WarmUp, Worker,
+    SnapshotFileError, Worker,
 };
 
 /// `tenants/doors` with arguments separated by blanks; it is asked for these paths before the freeze.
 fn doors(how: &str, port: Option<u16>, warm_up: &[&str]) -> Program {
     let args: Vec<&str> = how.split(' ').collect();
-    let request = |target: &&str| {
-        let (path, query) = target.split_once('?').unwrap_or((target, ""));
-        let (path, query) = (path.as_bytes().to_vec(), query.as_bytes().to_vec());
-        WarmUp { method: b"GET".to_vec(), path, query, headers: vec![], body: vec![], times: 1, steady: false }
-    };
-    let warm_up = warm_up.iter().map(request).collect();
+    let warm_up = warm_up.iter().map(|target| common::warm_up(target, 1)).collect();
     Program { service: Some(Service { port, warm_up, ..Service::new(Arc::new(Plain)) }), ..program("doors", &args) }
 }
 

@@ -18,15 +18,7 @@ use mayfly_sandbox::{
 const WAYS: [&str; 7] = ["accept", "once", "poll", "epoll", "edge", "thread", "tick"];
 
 fn boot(how: &str, warm_ups: u32, limits: &Limits) -> Result<Snapshot, BootError> {
-    let warm_up = WarmUp {
-        method: b"GET".to_vec(),
-        path: b"/count".to_vec(),
-        query: Vec::new(),
-        headers: Vec::new(),
-        body: Vec::new(),
-        times: warm_ups,
-        steady: false,
-    };
+    let warm_up = common::warm_up("/count", warm_ups);
     let mut program = program("listens", &[how]);
     program.service = Some(Service { warm_up: vec![warm_up], ..Service::new(Arc::new(Plain)) });
     Snapshot::boot(&Host::open().expect("these tests need an engine"), &program, limits, Arc::new(NoLog))
@@ -172,15 +164,7 @@ fn a_warm_up_request_without_an_answer_is_reported_with_what_the_threads_wait_fo
     let short = Limits { boot_time: Duration::from_millis(500), ..limits() };
     for (path, query) in [("/sleep", "60000"), ("/never", "")] {
         let mut program = program("listens", &["epoll"]);
-        let warm_up = WarmUp {
-            method: b"GET".to_vec(),
-            path: path.into(),
-            query: query.into(),
-            headers: Vec::new(),
-            body: Vec::new(),
-            times: 2,
-            steady: false,
-        };
+        let warm_up = WarmUp { path: path.into(), query: query.into(), ..common::warm_up("/", 2) };
         program.service = Some(Service { warm_up: vec![warm_up], ..Service::new(Arc::new(Plain)) });
         let error = Snapshot::boot(&Host::open().unwrap(), &program, &short, Arc::new(NoLog)).unwrap_err();
         assert!(matches!(&error, BootError::WarmUp { path: of, .. } if of == path), "{error}");
@@ -225,15 +209,7 @@ fn the_error_of_a_boot_that_ends_names_what_was_waited_for() {
         assert!(message.starts_with(&expected) && message.contains(" (listens) waits in "), "{message}");
     }
 
-    let warm_up = WarmUp {
-        method: b"GET".to_vec(),
-        path: b"/".to_vec(),
-        query: Vec::new(),
-        headers: Vec::new(),
-        body: Vec::new(),
-        times: 1,
-        steady: false,
-    };
+    let warm_up = common::warm_up("/", 1);
     // The program has a timer, and idles for longer than its boot may take.
     let restless = Service { warm_up: vec![warm_up], settle: Duration::from_secs(60), ..plain() };
     let error = refusal("tick", restless, &short);
@@ -299,15 +275,7 @@ fn a_server_that_should_ring_the_doorbell_is_distinguished_from_a_program_that_h
 #[test]
 fn a_program_is_warmed_up_until_it_is_steady_if_that_is_wanted() {
     let mut program = program("listens", &["epoll"]);
-    let warm_up = WarmUp {
-        method: b"GET".to_vec(),
-        path: b"/".to_vec(),
-        query: Vec::new(),
-        headers: Vec::new(),
-        body: Vec::new(),
-        times: 2,
-        steady: true,
-    };
+    let warm_up = WarmUp { steady: true, ..common::warm_up("/", 2) };
     program.service = Some(Service { warm_up: vec![warm_up], ..Service::new(Arc::new(Plain)) });
     let snapshot = Snapshot::boot(&Host::open().unwrap(), &program, &limits(), Arc::new(NoLog)).unwrap();
     let mut worker = Worker::fork(&snapshot).unwrap();
@@ -318,15 +286,7 @@ fn a_program_is_warmed_up_until_it_is_steady_if_that_is_wanted() {
 #[test]
 fn a_warm_up_request_has_its_body() {
     let mut program = program("listens", &["epoll"]);
-    let warm_up = WarmUp {
-        method: b"POST".to_vec(),
-        path: b"/echo".to_vec(),
-        query: Vec::new(),
-        headers: Vec::new(),
-        body: vec![b'x'; 60_000],
-        times: 3,
-        steady: false,
-    };
+    let warm_up = WarmUp { method: b"POST".to_vec(), body: vec![b'x'; 60_000], ..common::warm_up("/echo", 3) };
     program.service = Some(Service { warm_up: vec![warm_up], ..Service::new(Arc::new(Plain)) });
     let snapshot = Snapshot::boot(&Host::open().unwrap(), &program, &limits(), Arc::new(NoLog)).unwrap();
     let mut worker = Worker::fork(&snapshot).unwrap();
@@ -336,15 +296,7 @@ fn a_warm_up_request_has_its_body() {
 #[test]
 fn a_warm_up_request_that_fails_says_which() {
     let mut program = program("listens", &["epoll"]);
-    let warm_up = WarmUp {
-        method: b"GET".to_vec(),
-        path: b"/silent".to_vec(),
-        query: Vec::new(),
-        headers: Vec::new(),
-        body: Vec::new(),
-        times: 1,
-        steady: false,
-    };
+    let warm_up = common::warm_up("/silent", 1);
     program.service = Some(Service { warm_up: vec![warm_up], ..Service::new(Arc::new(Plain)) });
     let error = Snapshot::boot(&Host::open().unwrap(), &program, &limits(), Arc::new(NoLog)).unwrap_err();
     assert!(error.to_string().contains("/silent"), "{error}");

@@ -19,8 +19,7 @@ use libc::{EACCES, ECONNRESET, EPIPE};
 use mayfly_sandbox::inventory::INVENTORY;
 use mayfly_sandbox::{
     BootedFrom, Connects, Host, Limits, MonotonicClock, MountPoint, Mounts, NoLog, Outbound, OutboundHost, Program,
-    Readiness, Service, SharedMemory, Snapshot, SnapshotFileError, SnapshotSaveError, Target, WarmUp, Worker,
-    WorkerState,
+    Readiness, Service, SharedMemory, Snapshot, SnapshotFileError, SnapshotSaveError, Target, Worker, WorkerState,
 };
 use proptest::prelude::*;
 
@@ -325,15 +324,7 @@ fn connections_with_the_outside_are_reset_in_a_loaded_snapshot_and_new_ones_can_
 fn a_server_is_loaded_with_its_sockets_and_the_connection_that_it_has_kept() {
     for how in ["accept", "once", "poll", "epoll", "edge", "thread", "tick"] {
         for times in [0, 3] {
-            let warm_up = WarmUp {
-                method: b"GET".to_vec(),
-                path: b"/count".to_vec(),
-                query: Vec::new(),
-                headers: Vec::new(),
-                body: Vec::new(),
-                times,
-                steady: false,
-            };
+            let warm_up = common::warm_up("/count", times);
             let mut program = program("listens", &[how]);
             program.service = Some(Service { warm_up: vec![warm_up], ..Service::new(Arc::new(Plain)) });
             let saved = Saved::of(program, Limits { threads: 8, ..patient() });
@@ -463,15 +454,7 @@ fn what_it_was_made_from_must_be_the_same() {
 #[test]
 fn every_setting_of_the_moment_of_the_freeze_must_be_the_same() {
     let target = || Target { path: b"/x".to_vec(), query: Vec::new() };
-    let warm_up = WarmUp {
-        method: b"GET".to_vec(),
-        path: b"/".to_vec(),
-        query: Vec::new(),
-        headers: Vec::new(),
-        body: Vec::new(),
-        times: 1,
-        steady: false,
-    };
+    let warm_up = common::warm_up("/", 1);
     let plain = || Service::new(Arc::new(Plain));
     let services = [
         plain(),

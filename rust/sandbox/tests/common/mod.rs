@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mayfly_sandbox::{
     BootError, BufferedResponse, CallError, CallStats, Host, Limits, LogSink, NoLog, Program, Request, Snapshot,
-    Stream, Worker,
+    Stream, WarmUp, Worker,
 };
 
 /// A built tenant; `make tenants` builds them.
@@ -47,6 +47,13 @@ pub fn patient() -> Limits {
 }
 
 /// Calls with a method, a path with query, and a body.
+/// Asks for `target` as often, before the freeze.
+pub fn warm_up(target: &str, times: u32) -> WarmUp {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let (path, query) = (path.as_bytes().to_vec(), query.as_bytes().to_vec());
+    WarmUp { method: b"GET".to_vec(), path, query, headers: vec![], body: vec![], times, steady: false }
+}
+
 pub fn call(worker: &mut Worker, target: &str, body: &[u8]) -> Result<(CallStats, BufferedResponse), CallError> {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let request =

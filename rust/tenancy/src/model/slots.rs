@@ -2,7 +2,7 @@
 //! A fixed number of places for workers, and the requests that wait for them.
 //!
 //! ```text
-//!             take                      give back, and nobody waits
+//!             take                      give back, none waits
 //!   Idle(worker) ──> Taken <───────────────────────────────> Idle
 //!                     │ │└── give back: the next ticket gets the worker ──┐
 //!                     │ └───────────────────────<─────────────────────────┘
@@ -32,7 +32,7 @@ pub(crate) struct Slots<W> {
     slots: Vec<Slot<W>>,
     /// Requests that any worker may serve.
     line: VecDeque<Waiting>,
-    /// Workers that come back with nobody waiting are closed.
+    /// Workers that come back while no request waits are closed.
     is_closing: bool,
 }
 

@@ -47,8 +47,8 @@ impl UsedNames {
         Ok(())
     }
 
-    /// A durable directory has one set of limits, whoever mounts it, and none lies in another, whose limits would not
-    /// hold.
+    /// Checks that all mounts of a durable directory have the same limits, and that no durable directory lies in another,
+    /// whose limits would not hold.
     fn claim_durable(&mut self, index: usize, tenant: &TenantConfig) -> Result<(), ConfigError> {
         let storage = tenant.storage.as_ref().map_or(&[][..], |storage| &storage.mounts);
         for mount in tenant.mounts.iter().chain(storage) {
