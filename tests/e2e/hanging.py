@@ -26,6 +26,8 @@ IN_HEADER = struct.Struct("<IIQQIIII")
 OUT_HEADER = struct.Struct("<IiQ")
 ROOT = 1
 
+TIMEOUT_S = 20
+
 
 class HangingFileSystem:
     """A directory with these files (contents by name). It answers until hold() is called, and again after answer()."""
@@ -35,6 +37,7 @@ class HangingFileSystem:
         self._changed = threading.Condition()
         self._holds = self._is_over = False
         self._version = 1
+        self._open = 0  # Files that are open.
 
     def __enter__(self):
         self._parent = tempfile.TemporaryDirectory(prefix="mayfly-far-")
@@ -72,8 +75,12 @@ class HangingFileSystem:
             self._version += 1
 
     def hold(self):
-        """Answers nothing from now on."""
+        """Answers nothing from now on, which begins while no file is open: a process that ends tells the file system
+        that it closes its files, and Linux lets no signal end its wait for the answer to that.
+        """
         with self._changed:
+            is_closed = self._changed.wait_for(lambda: self._holds or self._open == 0, TIMEOUT_S)
+            assert is_closed, f"{self._open} files stay open"
             self._holds = True
 
     def answer(self):
@@ -103,6 +110,11 @@ class HangingFileSystem:
         length, opcode, unique, node, *_ = IN_HEADER.unpack_from(request)
         if opcode in (FORGET, BATCH_FORGET, INTERRUPT, DESTROY):
             return
+        if opcode == OPEN:
+            self._open += 1
+        if opcode == RELEASE:
+            self._open -= 1
+            self._changed.notify_all()
         try:
             error, body = 0, self._reply(opcode, node, request[IN_HEADER.size : length])
         except OSError as refused:
