@@ -4,6 +4,7 @@
 #include <limits.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,7 +42,10 @@ static void pass(void) {
     }
 }
 
+static atomic_int arrived;
+
 static void *wait_for_nothing(void *unused) {
+    atomic_fetch_add(&arrived, 1);
     struct epoll_event event;
     epoll_wait(never, &event, 1, -1);
     return unused;
@@ -62,11 +66,14 @@ static int stand_around(int threads, int things) {
         pthread_t thread;
         if (pthread_create(&thread, &attributes, wait_for_nothing, NULL) != 0) return 3;
     }
-    // By the end of this sleep, all other threads wait.
+    // By the end of the last sleep, all other threads wait.
+    while (atomic_load(&arrived) < threads)
+        poll(NULL, 0, 1);
     poll(NULL, 0, 1);
     if (write(1, "ready\n", 6) != 6) return 4;
     eventfd_write(go, 1);
-    poll(NULL, 0, 1);
+    // Long enough that all are looked at before it is over, on slow machines, too.
+    poll(NULL, 0, 50);
     _exit(write(1, "done\n", 5) != 5);
 }
 
