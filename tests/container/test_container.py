@@ -192,6 +192,13 @@ class Run(unittest.TestCase):
         self.assertEqual(process.stdout.readline(), "begun\n")
         return process
 
+    def await_begin(self, mark):
+        """A child has its command's name only when it has called `execve`, which the shell does not wait for."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while not processes(mark):
+            self.assertLess(time.monotonic(), deadline, f"no process of {mark!r}")
+            time.sleep(0.01)
+
     def await_end(self, mark):
         deadline = time.monotonic() + TIMEOUT_S
         while processes(mark):
@@ -220,7 +227,7 @@ class Run(unittest.TestCase):
 
     def test_a_signal_reaches_the_command_and_nothing_is_left(self):
         mark = f"sleep 7{os.getpid()}"
-        process = self.begin(f"trap 'echo ended; kill %1; exit' TERM; echo begun; {mark} & wait")
+        process = self.begin(f"trap 'echo ended; kill %1; exit' TERM; {mark} & echo begun; wait")
         process.send_signal(signal.SIGTERM)
         self.assertEqual(process.stdout.read(), "ended\n")
         self.assertEqual(process.wait(TIMEOUT_S), 128 + signal.SIGTERM)
@@ -229,8 +236,8 @@ class Run(unittest.TestCase):
 
     def test_a_script_that_is_killed_takes_its_container_along(self):
         mark = f"sleep 8{os.getpid()}"
-        process = self.begin(f"echo begun; {mark}; true")
-        self.assertNotEqual(processes(mark.replace(" ", "\0")), [])
+        process = self.begin(f"{mark} & echo begun; wait")
+        self.await_begin(mark.replace(" ", "\0"))
         process.kill()
         process.wait(TIMEOUT_S)
         self.await_end(mark.replace(" ", "\0"))
