@@ -229,6 +229,18 @@ impl Host {
         }
     }
 
+    /// Whether threads that run machines should be bound to processors: where the kernel does not keep a stub on the
+    /// processor of the thread that waits for it.
+    #[must_use]
+    pub fn prefers_bound_threads(&self) -> bool {
+        match &self.engine {
+            #[cfg(feature = "kvm")]
+            EngineHost::Kvm(_) => false,
+            #[cfg(feature = "process")]
+            EngineHost::Process(host) => host.report().wake == mayfly_process::Wake::Pinned,
+        }
+    }
+
     /// Whether programs can compute the time from the host's time-stamp counter.
     #[must_use]
     pub fn shares_tsc(&self) -> bool {

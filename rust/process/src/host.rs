@@ -8,7 +8,7 @@ use std::fmt;
 pub enum Wake {
     /// The kernel wakes the other side where the waker runs (`SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP`).
     Synchronous,
-    /// Stubs are bound to the processor on which they are made. The thread that serves them should be, too.
+    /// A stub is bound to the processor of the thread that runs it, and follows it. That thread should be bound, too.
     Pinned,
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_machine::{Regs, UserContext, VectorState};
+use rustix::thread::{CpuSet, Pid, sched_getcpu, sched_setaffinity};
 
 use crate::error::{ForkError, RingError, StartError};
 use crate::host::{Host, HostReport, Wake};
@@ -91,10 +92,13 @@ impl Nursery {
         let kick = Kick::new(pidfd?, self.killable, self.ends);
         let components = vector::vector_components();
         let mut ring = Ring::born(newborn.pid, kick, newborn.listener, newborn.listener_number, pages, components)?;
-        match self.wake {
-            Wake::Synchronous => ring.set_synchronous().map_err(ForkError::Wake)?,
-            Wake::Pinned => pin_here(newborn.pid).map_err(ForkError::Pin)?,
-        }
+        let bound = match self.wake {
+            Wake::Synchronous => {
+                ring.set_synchronous().map_err(ForkError::Wake)?;
+                None
+            }
+            Wake::Pinned => Some(bind_here(newborn.pid).map_err(ForkError::Pin)?),
+        };
         ring.order(&[Order::close_all()])?;
         ring.install(files.memory, MEMORY)?;
         if let Some(image) = files.image {
@@ -103,7 +107,7 @@ impl Nursery {
         // Behind an installation a stub counts as one that wants the processor, until it rings again.
         ring.order(&[Order::unmap_script()])?;
         match guard.end.take() {
-            Some(end) => Ok(Stub { ring, end }),
+            Some(end) => Ok(Stub { ring, end, bound }),
             None => Err(ForkError::Gone),
         }
     }
@@ -123,16 +127,13 @@ impl Drop for Unborn {
     }
 }
 
-/// Lets the process run on this thread's present processor only.
-fn pin_here(pid: i32) -> std::io::Result<()> {
-    // SAFETY: zeroes are an empty set of processors, and CPU_SET stays within it; plain calls otherwise.
-    let set = unsafe {
-        let mut processors: libc::cpu_set_t = std::mem::zeroed();
-        let here = libc::sched_getcpu();
-        libc::CPU_SET(usize::try_from(here).unwrap_or(0), &mut processors);
-        libc::sched_setaffinity(pid, size_of::<libc::cpu_set_t>(), &raw const processors)
-    };
-    crate::sys::check(set.into()).map(drop)
+/// Lets the process run on this thread's present processor only, and says which that is.
+fn bind_here(pid: i32) -> std::io::Result<usize> {
+    let mut processors = CpuSet::new();
+    let here = sched_getcpu();
+    processors.set(here);
+    sched_setaffinity(Pid::from_raw(pid), &processors)?;
+    Ok(here)
 }
 
 /// The end of a process: killed and reaped once.
@@ -165,6 +166,8 @@ impl End {
 pub struct Stub {
     ring: Ring,
     end: End,
+    /// The processor that it is bound to, where the kernel does not keep it on its server's.
+    bound: Option<usize>,
 }
 
 impl Stub {
@@ -172,6 +175,25 @@ impl Stub {
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.ring.pid()
+    }
+
+    /// Binds the stub to the processor of this thread, if it is bound to another one: a switch between two processors
+    /// takes ten times as long. Where the kernel keeps the two together (`Wake::Synchronous`), nothing happens.
+    #[inline]
+    pub fn follow(&mut self) {
+        if self.bound.is_some() {
+            self.follow_bound();
+        }
+    }
+
+    #[cold]
+    fn follow_bound(&mut self) {
+        // A failure costs time and nothing else; the next run tries again.
+        if self.bound != Some(sched_getcpu())
+            && let Ok(here) = bind_here(self.pid())
+        {
+            self.bound = Some(here);
+        }
     }
 
     /// Waits for the program's next event. One system call.

@@ -109,6 +109,15 @@ impl Hosts {
         }
     }
 
+    /// Whether threads that call workers should be bound to processors, as an engine that has been opened prefers.
+    #[must_use]
+    pub fn prefer_bound_threads(&self) -> bool {
+        Engine::ALL.iter().any(|engine| match self.hosts.state(*engine) {
+            EngineState::Usable(host) => host.prefers_bound_threads(),
+            EngineState::Unopened | EngineState::Unusable(_) => false,
+        })
+    }
+
     /// What is known of the engine. Does not open it.
     #[must_use]
     pub fn report(&self, engine: Engine) -> EngineReport {

@@ -73,8 +73,8 @@ pub struct Config {
     pub snapshots: Option<PathBuf>,
     /// Whether responses have the headers `x-mayfly-mode` and `x-mayfly-generation`.
     pub mode_header: bool,
-    /// Whether event loops are bound to processors.
-    pub pin_loops: bool,
+    /// Whether event loops are bound to processors. `None`: as the engines that are used prefer.
+    pub pin_loops: Option<bool>,
     /// The engine that the command line asks for, whatever the file says: see [`Config::force_engine`].
     pub forced_engine: Option<Choice>,
     /// The file that the configuration was read from, if any; it is watched for changes.

@@ -484,9 +484,9 @@ impl LoopPool {
         self.close_idle();
     }
 
-    /// Binds the loop's thread to a processor, if that is wanted.
+    /// Binds the loop's thread to a processor, if the operator or an engine wants it.
     fn bind_thread(&self) {
-        if self.set.config.pin_loops {
+        if self.set.config.pin_loops.unwrap_or_else(|| self.server.prefers_bound_loops()) {
             affinity::bind(self.number);
         }
     }

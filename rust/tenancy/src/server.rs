@@ -237,6 +237,11 @@ impl Server {
         Readiness { ready: engines::is_usable(&self.inner.hosts) && booting == 0 && !ending, ending, booting, failed }
     }
 
+    /// Whether an engine in use works better if loops are bound to processors.
+    pub(crate) fn prefers_bound_loops(&self) -> bool {
+        self.inner.hosts.prefer_bound_threads()
+    }
+
     /// The current set of tenants.
     pub(crate) fn set(&self) -> Arc<TenantSet> {
         Arc::clone(&self.inner.set.read().unwrap_or_else(PoisonError::into_inner))

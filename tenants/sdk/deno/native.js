@@ -12,6 +12,7 @@ export function open() {
   const { symbols } = Deno.dlopen(place(), {
     mayfly_ffi_open: { parameters: [], result: "pointer" },
     mayfly_ffi_wait: { parameters: [], result: "void" },
+    mayfly_ffi_rest: { parameters: [], result: "u32" },
     mayfly_ffi_exchange: { parameters: [], result: "i32" },
     mayfly_ffi_random: { parameters: ["buffer", "usize"], result: "i32" },
   });
@@ -24,6 +25,7 @@ export function open() {
   return {
     mailbox,
     wait: () => symbols.mayfly_ffi_wait(),
+    rest: () => symbols.mayfly_ffi_rest(),
     exchange: () => symbols.mayfly_ffi_exchange(),
     random(bytes) {
       if (symbols.mayfly_ffi_random(bytes, BigInt(bytes.length)) !== 0) throw new Error("no random bytes");

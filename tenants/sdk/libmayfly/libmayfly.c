@@ -8,6 +8,7 @@
 #include <pthread.h>
 #include <sys/mman.h>
 #include <sys/random.h>
+#include <time.h>
 
 #include "chacha.h"
 #include "mayfly.h"
@@ -113,6 +114,27 @@ void *mayfly_ffi_open(void) {
     owner = pthread_self();
     openssl_use(openssl_bytes);
     return mailbox;
+}
+
+static uint64_t clock_us(clockid_t clock) {
+    struct timespec now = {0};
+    clock_gettime(clock, &now);
+    return (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
+}
+
+// Processor time of the other threads.
+static uint64_t others_us(void) { return clock_us(CLOCK_PROCESS_CPUTIME_ID) - clock_us(CLOCK_THREAD_CPUTIME_ID); }
+
+uint32_t mayfly_ffi_rest(void) {
+    uint64_t end = clock_us(CLOCK_MONOTONIC) + 1000000;
+    uint64_t before = others_us(), used = before, last;
+    do {
+        last = used;
+        nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+        used = others_us();
+        // The two clocks are not read at the same time.
+    } while (used > last + 20 && clock_us(CLOCK_MONOTONIC) < end);
+    return used > before ? (uint32_t)(used - before) : 0;
 }
 
 void mayfly_ffi_wait(void) {

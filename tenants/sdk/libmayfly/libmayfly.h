@@ -65,6 +65,11 @@ __attribute__((visibility("default"))) void *mayfly_ffi_open(void);
 // Waits for the first request. Ends the process outside Mayfly, as mayfly_wait() does.
 __attribute__((visibility("default"))) void mayfly_ffi_wait(void);
 
+// Sleeps until the process's other threads have no work, for a second at most. Before mayfly_ffi_wait(): what compilers
+// and collectors left to their threads is done then, and the program is not frozen before it has been taken over.
+// Returns the microseconds of processor time that those threads used meanwhile.
+__attribute__((visibility("default"))) uint32_t mayfly_ffi_rest(void);
+
 // Answers the request with the response in the mailbox, and waits for the next one. Where the worker is reset, this
 // never returns: the program is next seen coming out of mayfly_ffi_wait().
 //

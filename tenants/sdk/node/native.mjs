@@ -21,6 +21,7 @@ function load() {
   return {
     mailbox: address ? koffi.view(address, koffi.decode(address, 4, "uint32_t")) : null,
     wait: library.func("void mayfly_ffi_wait()"),
+    rest: library.func("uint32_t mayfly_ffi_rest()"),
     exchange: library.func("int mayfly_ffi_exchange()"),
     random(bytes) {
       if (random(bytes, bytes.length) !== 0) throw new Error("no random bytes");

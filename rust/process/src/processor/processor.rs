@@ -169,6 +169,9 @@ impl Processor {
     /// [`RunError`] if the host fails; the machine must not be used again then.
     #[inline]
     pub fn run(&mut self, memory: &mut Memory, tables: Tables) -> Result<Exit, RunError> {
+        if let Some(stub) = &mut self.stub {
+            stub.follow();
+        }
         loop {
             if self.is_kicked.load(Ordering::Relaxed) {
                 self.stub()?.take_kick();

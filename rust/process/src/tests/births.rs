@@ -5,15 +5,16 @@ use std::time::{Duration, Instant};
 
 use mayfly_machine::Regs;
 use mayfly_machine::layout::{CONTROL, DOORBELL, PAGE_SIZE};
+use rustix::thread::{CpuSet, Pid, sched_getaffinity, sched_setaffinity};
 
 use super::programs::{
     CODE, SYSCALL, bell, code_page, code_region, memory, mov_eax, nursery, nursery_on, run, start, stub,
 };
 use crate::error::{ForkError, RingError};
-use crate::host::Host;
+use crate::host::{Host, Wake};
 use crate::layout;
 use crate::ring::ring::Event;
-use crate::stub::Stub;
+use crate::stub::{Nursery, Stub};
 
 #[test]
 fn a_stub_has_its_pages_and_nothing_of_the_kernels_or_the_servers() {
@@ -62,6 +63,25 @@ fn inspect(stub: &Stub) {
     let order = |pid: &str| std::fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap();
     assert_eq!(order(&stub.pid().to_string()), "1000\n", "it is killed before the server is");
     assert_ne!(order("self"), "1000\n");
+}
+
+#[test]
+fn a_stub_that_is_bound_follows_the_thread_that_runs_it() {
+    let bound_to = |pid: i32| {
+        let set = sched_getaffinity(Pid::from_raw(pid)).unwrap();
+        (0..CpuSet::MAX_CPU).filter(|processor| set.is_set(*processor)).collect::<Vec<_>>()
+    };
+    let allowed = bound_to(0);
+    let nursery = Nursery::start(&Host::probe().unwrap(), Wake::Pinned, true).unwrap();
+    let mut bound = stub(&nursery, &[]);
+    // Only this test's thread is bound.
+    for processor in allowed {
+        let mut set = CpuSet::new();
+        set.set(processor);
+        sched_setaffinity(None, &set).unwrap();
+        bound.follow();
+        assert_eq!(bound_to(bound.pid()), [processor]);
+    }
 }
 
 #[test]

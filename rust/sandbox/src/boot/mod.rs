@@ -7,3 +7,4 @@ mod doorbell;
 mod progress;
 mod ready;
 mod server;
+mod steady;

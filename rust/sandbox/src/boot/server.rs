@@ -15,14 +15,6 @@ use crate::time::host_clock;
 /// How long Mayfly waits for further listeners of a program whose port is not named and which has timed work of its
 /// own. The first listener may be a debugger's, and the application's may follow.
 const COLLECTS_NS: u64 = 1_000_000_000;
-/// The program is steady after this many warm-up requests in a row that cost no more exits than any before. After a
-/// burst of work fewer are enough, since the next burst is far.
-const STEADY_REQUESTS: u32 = 32;
-const STEADY_AFTER_BURST: u32 = 8;
-/// Most rounds of warm-up requests, and most time; then the program is frozen anyway.
-const STEADY_REQUESTS_MAX: u32 = 1000;
-const STEADY_NS: u64 = 2_000_000_000;
-
 /// A program that serves connections has no use for the doorbell.
 pub(super) fn rang() -> BootError {
     BootError::Failed("the program rang the doorbell, and is to serve connections".into())
@@ -45,6 +37,7 @@ impl Boot<'_> {
             for _ in 0..warm_up.times {
                 self.warm_up(&mut served, warm_up)?;
                 self.progress.answered();
+                self.rest(&mut served)?;
             }
         }
         let steady: Vec<&WarmUp> = service.warm_up.iter().filter(|warm_up| warm_up.steady).collect();
@@ -62,35 +55,6 @@ impl Boot<'_> {
         served.close(&mut self.runner.process);
         self.run_to_idle(None)?;
         self.stand(None)
-    }
-
-    /// Repeats the warm-up requests until their cost has reached its minimum. Compilers and garbage collectors work in
-    /// bursts, on threads of their own, and leave the last step to the next request: a program that is frozen before
-    /// that step would take it in every request.
-    fn run_until_steady(&mut self, served: &mut Served, warm_ups: &[&WarmUp]) -> Result<(), BootError> {
-        let end_ns = host_clock::monotonic_ns().saturating_add(STEADY_NS);
-        let mut all_least = vec![u64::MAX; warm_ups.len()];
-        let (mut steady, mut burst) = (0, false);
-        for round in 0..STEADY_REQUESTS_MAX as usize {
-            let which = round % warm_ups.len().max(1);
-            let (Some(warm_up), Some(least)) = (warm_ups.get(which), all_least.get_mut(which)) else { break };
-            let enough = if burst { STEADY_AFTER_BURST } else { STEADY_REQUESTS };
-            if steady >= enough || host_clock::monotonic_ns() >= end_ns {
-                break;
-            }
-            // Lets the other threads finish what the last request left to them.
-            if !self.run_to_idle(served.connection())? {
-                served.close(&mut self.runner.process);
-            }
-            self.progress.repeats(warm_up, round as u32);
-            let before = self.exits.all;
-            self.warm_up(served, warm_up)?;
-            let exits = self.exits.all.saturating_sub(before);
-            steady = if exits <= *least { steady + 1 } else { 0 };
-            burst |= exits > *least;
-            *least = exits.min(*least);
-        }
-        Ok(())
     }
 
     /// Puts the machine into the thread that a request will wake.
@@ -166,7 +130,7 @@ impl Boot<'_> {
     }
 
     /// Makes a warm-up request. The answer is not checked further.
-    fn warm_up(&mut self, served: &mut Served, warm_up: &WarmUp) -> Result<(), BootError> {
+    pub(super) fn warm_up(&mut self, served: &mut Served, warm_up: &WarmUp) -> Result<(), BootError> {
         let headers: Vec<Header<'_>> = warm_up.headers.iter().map(|(name, value)| Header { name, value }).collect();
         let (method, path, query) = (&warm_up.method[..], &warm_up.path[..], &warm_up.query[..]);
         let request = Request { method, path, query, headers: &headers, body: &warm_up.body, client: None };

@@ -74,10 +74,9 @@ pub(crate) struct File {
     #[serde(default)]
     #[schemars(extend("default" = false))]
     mode_header: bool,
-    /// Whether event loops are bound to processors, each to one.
-    #[serde(default)]
-    #[schemars(extend("default" = false))]
-    pin_loops: bool,
+    /// Whether event loops are bound to processors, each to one. Default: only where the process engine is used on a
+    /// kernel without synchronous wake-ups (before Linux 6.6).
+    pin_loops: Option<bool>,
     /// Directory, relative to the root, that keeps snapshots of booted programs, so that the next start of the server
     /// does not boot them again. Anyone who can write to it controls the tenants' programs. Without it, programs boot
     /// at each start.
