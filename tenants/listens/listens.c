@@ -28,11 +28,13 @@
  *   /spin           nothing, busily
  *   /exit           the program ends
  *   /thread         from another thread, which this one waits for
+ *   /behind         the first leaves work to a thread, as to a compiler; how many requests came before it was done
  */
 #include <errno.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,6 +85,27 @@ static int answer(int fd, const char *body, size_t size) {
 static void *in_a_thread(void *argument) {
     *(int *)argument = 42;
     return NULL;
+}
+
+static int is_begun, came_before;
+static atomic_int is_done;
+
+static void *work(void *unused) {
+    for (volatile long i = 0; i < 5000000; i++)
+        continue;
+    is_done = 1;
+    return unused;
+}
+
+static int behind(void) {
+    pthread_t thread;
+    if (!is_begun) {
+        is_begun = 1;
+        if (pthread_create(&thread, NULL, work, NULL) || pthread_detach(thread)) die("a thread");
+    } else if (!is_done) {
+        came_before++;
+    }
+    return came_before;
 }
 
 /* Answers one request; whether the connection stays open. */
@@ -148,6 +171,7 @@ static int serve(int fd, const char *path, const char *body, size_t size) {
         pthread_join(thread, NULL);
         return answer(fd, text, (size_t)snprintf(text, sizeof text, "%d", value));
     }
+    if (IS("/behind")) return answer(fd, text, (size_t)snprintf(text, sizeof text, "%d", behind()));
     return answer(fd, "Hello World!", 12);
 #undef IS
 }

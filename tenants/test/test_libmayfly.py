@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 """Tests the SDKs of other languages natively: the sample programs as they are, with the fake host preloaded."""
 
+import ctypes
 import errno
 import json
 import subprocess
+import threading
+import time
 import unittest
 
 from samples import BY_SDK, OUT, each, environment
@@ -223,6 +226,23 @@ class Library(unittest.TestCase):
         # EPROTO before there is a request, then EINVAL.
         self.assertEqual((result.stderr, result.stdout.split()), (b"", [b"-71"] + [b"-22"] * 10))
         self.assertEqual([(r.status, r.body) for r in result.responses], [(200, b"")])
+
+    def test_a_rest_tells_the_time_that_other_threads_used(self):
+        # When it ends is for the program's scheduler: natively, a thread with work may get no processor for a while.
+        def work():
+            end = time.thread_time() + 0.05
+            while time.thread_time() < end:
+                pass
+
+        library = ctypes.CDLL(f"{OUT}/sdk/lib/libmayfly.so")
+        library.mayfly_ffi_rest.restype = ctypes.c_uint32
+        self.assertLess(library.mayfly_ffi_rest(), 5_000)
+        thread = threading.Thread(target=work)
+        thread.start()
+        reported_us = 0
+        while thread.is_alive():
+            reported_us += library.mayfly_ffi_rest()
+        self.assertGreater(reported_us, 5_000)
 
 
 if __name__ == "__main__":

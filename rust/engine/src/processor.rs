@@ -337,6 +337,18 @@ impl Processor {
         }
     }
 
+    pub(crate) fn set_nice(&mut self, nice: i32) -> std::io::Result<()> {
+        match self {
+            #[cfg(feature = "kvm")]
+            Self::Kvm(_) => {
+                let _ = nice;
+                Ok(())
+            }
+            #[cfg(feature = "process")]
+            Self::Process(processor) => processor.set_nice(nice),
+        }
+    }
+
     pub(crate) fn kicker(&mut self) -> Kicker {
         match self {
             #[cfg(feature = "kvm")]

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mayfly_machine::{Regs, UserContext, VectorState};
+use rustix::process::{getpriority_process, setpriority_process};
 use rustix::thread::{CpuSet, Pid, sched_getcpu, sched_setaffinity};
 
 use crate::error::{ForkError, RingError, StartError};
@@ -107,7 +108,10 @@ impl Nursery {
         // Behind an installation a stub counts as one that wants the processor, until it rings again.
         ring.order(&[Order::unmap_script()])?;
         match guard.end.take() {
-            Some(end) => Ok(Stub { ring, end, bound }),
+            Some(end) => {
+                let nice = getpriority_process(Pid::from_raw(newborn.pid)).unwrap_or(0);
+                Ok(Stub { ring, end, bound, nice })
+            }
             None => Err(ForkError::Gone),
         }
     }
@@ -168,6 +172,8 @@ pub struct Stub {
     end: End,
     /// The processor that it is bound to, where the kernel does not keep it on its server's.
     bound: Option<usize>,
+    /// Its nice value.
+    nice: i32,
 }
 
 impl Stub {
@@ -175,6 +181,20 @@ impl Stub {
     #[must_use]
     pub fn pid(&self) -> i32 {
         self.ring.pid()
+    }
+
+    /// Sets the nice value with which the stub competes for processors. Nothing happens if it has this value.
+    ///
+    /// # Errors
+    ///
+    /// What setpriority(2) says: a lower value than the present one needs `CAP_SYS_NICE` or a limit `RLIMIT_NICE` that
+    /// allows it.
+    pub fn set_nice(&mut self, nice: i32) -> std::io::Result<()> {
+        if self.nice != nice {
+            setpriority_process(Pid::from_raw(self.pid()), nice)?;
+            self.nice = nice;
+        }
+        Ok(())
     }
 
     /// Binds the stub to the processor of this thread, if it is bound to another one: a switch between two processors

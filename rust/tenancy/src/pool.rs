@@ -346,10 +346,21 @@ impl LoopPool {
         let mode_header = self.set.config.mode_header;
         let (hit, former, retention, slot, is_in_line) = match unfinished {
             Some(Unfinished::Paused { tenant, call, step, mailbox, in_flight, permit }) => {
-                let (in_flight, permit, may_block, preparation) = (Some(in_flight), Some(permit), false, None);
-                let parked =
-                    Parked { tenant, call, reply, mailbox, in_flight, permit, may_block, mode_header, preparation };
-                return background.overflow.settle(parked, step);
+                return background.overflow.settle(
+                    Parked {
+                        tenant,
+                        call,
+                        reply,
+                        mailbox,
+                        in_flight: Some(in_flight),
+                        permit: Some(permit),
+                        may_block: false,
+                        mode_header,
+                        has_used_turn: false,
+                        preparation: None,
+                    },
+                    step,
+                );
             }
             Some(Unfinished::Unserved { hit, former, retention, slot, is_in_line }) => {
                 (Some(hit), former, retention, slot, is_in_line)

@@ -392,6 +392,16 @@ impl Machine {
         self.processor.cpu_clock()
     }
 
+    /// Sets the nice value with which the program competes for processors. On KVM nothing happens: there it is that of
+    /// the thread that runs the machine.
+    ///
+    /// # Errors
+    ///
+    /// What setpriority(2) says: without privilege, a value can only be raised.
+    pub fn set_nice(&mut self, nice: i32) -> std::io::Result<()> {
+        self.processor.set_nice(nice)
+    }
+
     /// A handle with which a signal's handler can stop a run of this thread.
     pub fn kicker(&mut self) -> Kicker {
         self.processor.kicker()

@@ -162,6 +162,15 @@ impl Processor {
         self.stub.as_mut().ok_or(StubError::None)
     }
 
+    /// Sets the nice value of the program's process.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Stub::set_nice`].
+    pub fn set_nice(&mut self, nice: i32) -> std::io::Result<()> {
+        self.stub.as_mut().map_or(Ok(()), |stub| stub.set_nice(nice))
+    }
+
     /// Runs the program until its next exit.
     ///
     /// # Errors

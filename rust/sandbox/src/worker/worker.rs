@@ -218,6 +218,16 @@ impl Worker {
         self.ongoing.wall_end_ns.saturating_sub(self.wall_time_ns)
     }
 
+    /// Sets the nice value with which the program competes for processors, if it does not share that of the thread that
+    /// calls the worker. Cheap if it has that value.
+    ///
+    /// # Errors
+    ///
+    /// What setpriority(2) says: without privilege, a value can only be raised.
+    pub fn set_nice(&mut self, nice: i32) -> std::io::Result<()> {
+        self.machine.set_nice(nice)
+    }
+
     /// Number of pages in the work set.
     #[must_use]
     pub fn work_pages(&self) -> usize {

@@ -92,7 +92,7 @@ fn a_small_file_gets_the_defaults() {
         admin: None,
         snapshots: None,
         mode_header: false,
-        pin_loops: false,
+        pin_loops: None,
         forced_engine: None,
         source: None,
     };

@@ -183,6 +183,15 @@ impl Call {
         }
     }
 
+    /// The workers that it runs: its own, and the storage program's while it has that.
+    pub(crate) fn workers(&mut self) -> impl Iterator<Item = &mut Worker> {
+        let store = match &mut self.store {
+            StoreCall::Held { worker, .. } | StoreCall::Asked(Claim::Held(worker)) => Some(&mut **worker),
+            StoreCall::None | StoreCall::Waits | StoreCall::Asked(_) => None,
+        };
+        std::iter::once(&mut *self.forked.worker).chain(store)
+    }
+
     /// Gives a queued request the result that it waited for.
     pub(crate) fn hold_store(&mut self, claim: Claim) {
         self.store = StoreCall::Asked(claim);

@@ -165,9 +165,18 @@ fn run(overflow: &Overflow, forks: Forks<'_>, job: Job) {
     let answered = sink.answered;
     match served {
         Ok(Some((call, step))) => {
-            let (in_flight, may_block, preparation) = (Some(in_flight), false, None);
-            let parked =
-                Parked { tenant, call, reply, mailbox, in_flight, permit, may_block, mode_header, preparation };
+            let parked = Parked {
+                tenant,
+                call,
+                reply,
+                mailbox,
+                in_flight: Some(in_flight),
+                permit,
+                may_block: false,
+                mode_header,
+                has_used_turn: false,
+                preparation: None,
+            };
             overflow.settle(parked, step);
         }
         Ok(None) | Err(_) => {

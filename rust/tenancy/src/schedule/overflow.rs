@@ -23,6 +23,7 @@
 mod line;
 mod parked;
 mod prepare;
+mod priority;
 mod queue;
 #[cfg(test)]
 mod tests;
@@ -48,9 +49,6 @@ use queue::{Blocked, Queue};
 
 pub(crate) use parked::Parked;
 
-/// The threads' nice value: high enough that a loop thread with work preempts them, and not so high that they starve on
-/// a busy machine.
-const NICE: i32 = 10;
 /// Length of a turn.
 const SLICE: Duration = Duration::from_millis(5);
 /// How long unfinished requests continue when the server shuts down.
@@ -167,7 +165,7 @@ impl Overflow {
 
     /// Serves until the queue is closed.
     pub(crate) fn work(&self) {
-        lower_priority();
+        priority::lower_thread();
         while let Some(parked) = self.next() {
             let blocked = parked.may_block.then(|| Arc::as_ptr(&parked.tenant).addr());
             self.take_turn(parked);
@@ -260,6 +258,9 @@ impl Overflow {
 
 impl Overflow {
     fn take_turn(&self, mut parked: Parked) {
+        for worker in parked.call.workers() {
+            priority::lower(worker, parked.has_used_turn);
+        }
         let context = CallContext {
             tenant: &parked.tenant,
             counters: &parked.tenant.background,
@@ -272,7 +273,10 @@ impl Overflow {
         let result = catch_unwind(AssertUnwindSafe(|| parked.call.go_on(context, &mut sink)));
         let answered = sink.answered;
         match result {
-            Ok(step) => self.settle(parked, step),
+            Ok(step) => {
+                parked.has_used_turn |= step == CallStep::Paused;
+                self.settle(parked, step);
+            }
             Err(_) if answered => self.finish(parked),
             // The panic hook has logged the panic; the thread continues with other requests.
             Err(_) => {
@@ -331,10 +335,11 @@ impl Overflow {
         drop((in_flight, permit));
         let mut forked = call.forked;
         if forked.is_ready() && forked.slot.is_some() {
+            priority::raise(&mut forked.worker);
             self.give_back(&tenant, forked);
             return send(reply);
         }
-        if forked.is_ready() {
+        if forked.is_ready() && priority::is_kept(&mut forked) {
             if forked.permit.is_none() {
                 forked.permit = self.workers.permit();
             }
@@ -352,7 +357,8 @@ impl Overflow {
 }
 
 impl StoreKeeper for Overflow {
-    fn give_back(&self, store: &Arc<Store>, worker: Box<Worker>) {
+    fn give_back(&self, store: &Arc<Store>, mut worker: Box<Worker>) {
+        priority::raise(&mut worker);
         self.send_on(store, store.give_back(worker));
     }
 
@@ -365,11 +371,3 @@ pub(crate) const OVERLOADED: &str =
     "the request has used up its inline budget, and too many such requests are in progress";
 
 const OVERLOADED_LINE: &str = "too many requests are waiting for a worker";
-
-/// Lowers this thread's priority below that of loop threads.
-fn lower_priority() {
-    // On Linux, setpriority(2) changes only the calling thread. If it fails, requests take longer beside busy tenants.
-    if let Err(error) = rustix::process::setpriority_process(None, NICE) {
-        tracing::warn!(target: "mayfly::server", %error, "an overflow thread keeps its priority");
-    }
-}

@@ -93,6 +93,7 @@ impl Overflow {
             permit,
             may_block: false,
             mode_header,
+            has_used_turn: false,
             preparation: None,
         });
     }

@@ -25,6 +25,8 @@ pub(crate) struct Parked {
     /// Its next step may block its thread.
     pub(crate) may_block: bool,
     pub(crate) mode_header: bool,
+    /// It has been paused at the end of a turn.
+    pub(crate) has_used_turn: bool,
     /// It is no request: the worker is prepared for one.
     pub(crate) preparation: Option<Preparation>,
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use mayfly_sandbox::{Purpose, ResponseSink};
 
-use super::{Overflow, Parked};
+use super::{Overflow, Parked, priority};
 use crate::model::failure::RequestId;
 use crate::model::generation::Forked;
 use crate::model::tenant::Tenant;
@@ -65,6 +65,7 @@ impl Overflow {
             permit: None,
             may_block: false,
             mode_header: false,
+            has_used_turn: false,
             preparation: Some(Preparation { fills_order, counted }),
         });
         Ok(())
@@ -73,7 +74,9 @@ impl Overflow {
     /// Keeps a worker that is or could not be prepared, if it is still of use.
     pub(super) fn keep_prepared(&self, parked: Parked, preparation: Preparation) {
         let Parked { tenant, call, mailbox, .. } = parked;
-        let forked = call.forked;
+        let mut forked = call.forked;
+        // As far as that is allowed.
+        priority::raise(&mut forked.worker);
         if preparation.fills_order && !mailbox.end_order() {
             return;
         }

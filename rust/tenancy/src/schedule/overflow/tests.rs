@@ -78,7 +78,10 @@ fn begun(server: &Server, query: &str) -> (Parked, Receiver<(u64, BufferedRespon
     let mailbox = tenant.new_mailbox();
     let in_flight = Some(in_flight);
     let (permit, may_block, mode_header, preparation) = (None, false, false, None);
-    (Parked { tenant, call, reply, mailbox, in_flight, permit, may_block, mode_header, preparation }, receiver)
+    let has_used_turn = false;
+    let parked =
+        Parked { tenant, call, reply, mailbox, in_flight, permit, may_block, mode_header, has_used_turn, preparation };
+    (parked, receiver)
 }
 
 #[test]
