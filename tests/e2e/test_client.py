@@ -5,7 +5,9 @@ Every address of 127.0.0.0/8 is this machine's, so clients and proxies differ by
 """
 
 import contextlib
+import http.client
 import json
+import ssl
 import subprocess
 import tempfile
 import time
@@ -256,6 +258,78 @@ class Programs(unittest.TestCase):
         with contextlib.closing(connection):
             response = connection.fetch("GET", "/echo", headers=[("X-Forwarded-For", "a" * 70_000)])
             self.assertEqual(response.status, 431)
+
+
+class Secure(Connection, http.client.HTTPSConnection):
+    """A kept-alive connection with TLS."""
+
+
+class Https(unittest.TestCase):
+    """A listener with TLS beside one without."""
+
+    @classmethod
+    def setUpClass(cls):
+        directory = Path(cls.enterClassContext(tempfile.TemporaryDirectory(prefix="mayfly-e2e-")))
+        (directory / "server.py").write_text(PYTHON)
+        cert, key = directory / "cert.pem", directory / "key.pem"
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+        command += ["-days", "2", "-subj", "/CN=shop.example", "-addext", "subjectAltName=IP:127.0.0.1"]
+        subprocess.run([*command, "-keyout", key, "-out", cert], check=True, capture_output=True, timeout=TIMEOUT_S)
+        cls.context = ssl.create_default_context(cafile=cert)
+        warm_up = [{"path": "/", "times": 3}]
+        trusting = {"trusted_proxies": [f"{PROXY}/32"]}
+        tenants = [
+            tenant("echo", "/echo", client=trusting),
+            tenant("forwarded", "/forwarded", "echo", client={"headers": "forwarded"}),
+            tenant("none", "/none", "echo", client={"headers": "none"}),
+            python(directory, "closes"),
+            python(directory, "keeps", "keeps", warm_up=warm_up),
+            python(directory, "standard", "keeps", warm_up=warm_up, client={"headers": "forwarded"}),
+        ]
+        cls.port = free_port()
+        listener = {"address": "127.0.0.1", "port": cls.port, "https": True, "cert": str(cert), "key": str(key)}
+        cls.server = cls.enterClassContext(Server(tenants, threads=1, listeners=[listener]))
+        for path, host in [("/echo", "x"), *(("/", name) for name in ("closes", "keeps", "standard"))]:
+            cls.server.await_that(lambda p=path, h=host: cls.server.get(p, h).status == 200, f"{host}{path} is not ready")
+
+    def connect(self, source=CLIENT):
+        connection = Secure("127.0.0.1", self.port, timeout=TIMEOUT_S, source_address=(source, 0), context=self.context)
+        return self.enterContext(contextlib.closing(connection))
+
+    def test_the_scheme_is_https(self):
+        connection = self.connect()
+        for claims in ((), [*CLAIMS, ("X-Forwarded-Proto", "http")]):
+            # The SDK's request, and that of a program that listens.
+            for path, host in [("/echo", "shop.example"), ("/", "keeps"), ("/", "keeps")]:
+                answer, address = fetch(self.port, path, host, claims, connection=connection)
+                self.assertEqual(values(answer), told(CLIENT, host, "https"))
+                self.assertEqual(answer.get("peer", address), address)
+            said = f"for={CLIENT};proto=https;host="
+            for path, host in [("/forwarded", "shop.example"), ("/", "standard")]:
+                answer, _ = fetch(self.port, path, host, claims, connection=connection)
+                self.assertEqual(values(answer), {"forwarded": said + host})
+            self.assertEqual(values(fetch(self.port, "/none", headers=claims, connection=connection)[0]), {})
+        # Accepted in the request.
+        answer, address = fetch(self.port, "/", "closes", connection=connection)
+        self.assertEqual((values(answer), answer["accepted"]), (told(CLIENT, "closes", "https"), address))
+
+    def test_a_connection_without_tls_to_the_same_server_is_http(self):
+        secure = self.connect()
+        for _ in range(3):
+            for path, host in [("/echo", "x"), ("/", "keeps")]:
+                plain, _ = fetch(self.server.port, path, host)
+                self.assertEqual(values(plain), told(CLIENT, host))
+                answer, _ = fetch(self.port, path, host, connection=secure)
+                self.assertEqual(values(answer), told(CLIENT, host, "https"))
+
+    def test_a_trusted_proxy_may_say_otherwise(self):
+        connection = self.connect(PROXY)
+        said = [("X-Forwarded-For", "192.0.2.7"), ("X-Forwarded-Proto", "http")]
+        answer, _ = fetch(self.port, "/echo", headers=said, connection=connection)
+        self.assertEqual(values(answer), told(f"192.0.2.7, {PROXY}"))
+        # It says nothing about the scheme.
+        answer, _ = fetch(self.port, "/echo", headers=said[:1], connection=connection)
+        self.assertEqual(values(answer), told(f"192.0.2.7, {PROXY}", scheme="https"))
 
 
 class Reload(unittest.TestCase):
