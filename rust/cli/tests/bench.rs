@@ -155,6 +155,21 @@ fn bench_measures_slow_requests_in_a_bounded_time_and_says_what_it_does() {
 }
 
 #[test]
+fn bench_measures_a_program_that_has_no_snapshot_files() {
+    let data = tempfile::tempdir().unwrap();
+    let mount = format!("{}:/data:durable", data.path().display());
+    let output = mayfly()
+        .arg("bench")
+        .arg(tenant("hello"))
+        .args(["--mount", &mount, "--requests", "100", "--seconds", "1", "--json"])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let figures: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&figures["failed"], &figures["snapshot_first_response_ms"]), (&Value::Null, &Value::Null));
+}
+
+#[test]
 fn bench_prints_what_it_has_measured_before_a_step_fails() {
     // A snapshot file cannot be written.
     let output = mayfly()

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mayfly_sandbox::{BufferedResponse, Host, NoLog, Request, Snapshot, Worker};
+use mayfly_sandbox::{BufferedResponse, Host, MountAccess, NoLog, Request, Snapshot, Worker};
 
 use crate::bench::plan::within;
 use crate::bench::progress::Progress;
@@ -18,7 +18,7 @@ const LOADS: u32 = 7;
 
 /// Milliseconds from opening the program to the first response: the median of [`LOADS`], with the file in the page
 /// cache. After `time` the file is not loaded again. `None` for programs that have no snapshot files: those with shared
-/// memory.
+/// memory or durable mounts.
 pub fn first_response_ms(
     host: &Host,
     subject: &Subject,
@@ -27,7 +27,8 @@ pub fn first_response_ms(
     time: Duration,
     progress: &mut Progress,
 ) -> Result<Option<f64>, Failure> {
-    if subject.tenant().shared.is_some() {
+    let tenant = subject.tenant();
+    if tenant.shared.is_some() || tenant.mounts.iter().any(|mount| matches!(mount.access, MountAccess::Durable(_))) {
         return Ok(None);
     }
     let failed = |error: &dyn std::error::Error| Failure::Program(format!("the snapshot file: {error}"));

@@ -8,8 +8,8 @@ use crate::base::pages::PageRange;
 pub(crate) enum Placement {
     /// Anywhere: the highest gap that is large enough.
     Anywhere,
-    /// In the low 2 GiB (MAP_32BIT).
-    Low,
+    /// In the low 2 GiB (MAP_32BIT): at this address if it is free and not 0, otherwise anywhere there.
+    Low(u64),
     /// At this address if it is free, otherwise anywhere.
     Hint(u64),
     /// At this range; replaces what is mapped there (MAP_FIXED).

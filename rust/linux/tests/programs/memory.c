@@ -60,6 +60,12 @@ static void mapping(void) {
     SAY(mmap(at + 6 * PAGE, PAGE, RW, ANON, -1, 0) == at + 6 * PAGE);
     SAY(mmap(at + 6 * PAGE, PAGE, RW, ANON, -1, 0) == at + 6 * PAGE);
     SAY((uintptr_t)mmap(NULL, PAGE, RW, ANON | MAP_32BIT, -1, 0) < 1UL << 31);
+    // A hint is good there, too, and not if it leads out of there or is taken.
+    char *const low = (char *)0x50000000;
+    SAY(mmap(low, PAGE, RW, ANON | MAP_32BIT, -1, 0) == low);
+    SAY((uintptr_t)mmap(low, PAGE, RW, ANON | MAP_32BIT, -1, 0) < 1UL << 31);
+    SAY((uintptr_t)mmap((void *)0x7ffff000, 2 * PAGE, RW, ANON | MAP_32BIT, -1, 0) < (1UL << 31) - PAGE);
+    SAY((uintptr_t)mmap((void *)0x600000000000, PAGE, RW, ANON | MAP_32BIT, -1, 0) < 1UL << 31);
 
     SAY(mmap(NULL, 0, RW, ANON, -1, 0));
     SAY(mmap(NULL, PAGE, RW, MAP_ANONYMOUS, -1, 0));

@@ -23,14 +23,15 @@ impl AddressSpace {
                 let range = inside_user(range)?;
                 if self.overlapping(range).is_empty() { Ok(range) } else { Err(Errno::EEXIST) }
             }
-            Placement::Hint(hint) => {
-                let hinted = pages::align_up(hint).and_then(|start| PageRange::at(start, len));
-                match hinted.and_then(|range| inside_user(range).ok()).filter(|&range| self.is_free(range)) {
-                    Some(range) => Ok(range),
-                    None => self.place(Placement::Anywhere, len),
-                }
-            }
-            Placement::Low => self.highest_gap(len, LOW_START, LOW_END),
+            Placement::Hint(hint) => match self.at_hint(hint, len) {
+                Some(range) => Ok(range),
+                None => self.place(Placement::Anywhere, len),
+            },
+            // As on Linux, a hint may lie below the area.
+            Placement::Low(hint) => match self.at_hint(hint, len).filter(|range| range.end() <= LOW_END) {
+                Some(range) => Ok(range),
+                None => self.highest_gap(len, LOW_START, LOW_END),
+            },
             Placement::Anywhere => self.highest_gap(len, layout::USER_MIN, self.mmap_top),
         }
     }
@@ -38,6 +39,12 @@ impl AddressSpace {
     /// The range that a mapping of `len` bytes would get.
     pub(crate) fn find_room(&self, len: u64) -> Result<PageRange, Errno> {
         self.place(Placement::Anywhere, len)
+    }
+
+    /// The range at `hint`, rounded up to a page, if it is free.
+    fn at_hint(&self, hint: u64, len: u64) -> Option<PageRange> {
+        let range = PageRange::at(pages::align_up(hint)?, len)?;
+        inside_user(range).ok().filter(|&range| self.is_free(range))
     }
 
     /// Whether `range` is unmapped and does not reach into the guard gap of a stack above it.

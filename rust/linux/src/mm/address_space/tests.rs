@@ -281,12 +281,33 @@ fn ranges_outside_of_the_programs_part_are_refused() {
     assert_eq!(fixed(layout::USER_END, PAGE_SIZE), Err(Errno::ENOMEM));
     assert_eq!(space.map(Placement::Anywhere, u64::MAX, R, VmaKind::Private), Err(Errno::ENOMEM));
     assert_eq!(space.map(Placement::Anywhere, 1 << 47, R, VmaKind::Private), Err(Errno::ENOMEM));
-    assert_eq!(space.map(Placement::Low, 1 << 31, R, VmaKind::Private), Err(Errno::ENOMEM));
+    assert_eq!(space.map(Placement::Low(0), 1 << 31, R, VmaKind::Private), Err(Errno::ENOMEM));
     let wild = space.map(Placement::Hint(u64::MAX - 5), PAGE_SIZE, R, VmaKind::Private).unwrap();
     assert!(wild.end() < layout::USER_END, "an impossible hint is ignored");
-    let low = space.map(Placement::Low, 1 << 20, R, VmaKind::Private).unwrap();
+    let low = space.map(Placement::Low(0), 1 << 20, R, VmaKind::Private).unwrap();
     assert!(low.end() <= 1 << 31);
     assert_eq!(space.map(Placement::FixedNoReplace(low), low.len(), R, VmaKind::Private), Err(Errno::EEXIST));
+    check(&space);
+}
+
+#[test]
+fn a_low_mapping_is_where_it_is_wanted_if_that_is_free_and_low() {
+    let mut space = space();
+    let mut low = |hint, len| space.map(Placement::Low(hint), len, R, VmaKind::Private).unwrap();
+    let wanted = low(0x5000_0000, 1 << 20);
+    assert_eq!(wanted.start(), 0x5000_0000);
+    assert_eq!(low(0x3000_0fff, PAGE_SIZE).start(), 0x3000_1000, "below the area");
+    for (hint, why) in [
+        (wanted.start() + PAGE_SIZE, "taken"),
+        (0x8000_0000 - PAGE_SIZE, "too close to the end"),
+        (0x8000_0000, "not low"),
+        (PAGE_SIZE, "not the program's"),
+        (u64::MAX - 5, "impossible"),
+    ] {
+        let range = low(hint, 2 * PAGE_SIZE);
+        assert_ne!(range.start(), hint, "{why}");
+        assert!(range.start() >= 0x4000_0000 && range.end() <= 0x8000_0000, "{why}: {range:?}");
+    }
     check(&space);
 }
 

@@ -153,7 +153,7 @@ fn placement(address: u64, len: u64, flags: i32) -> Result<Placement, Errno> {
         return Ok(if no_replace { Placement::FixedNoReplace(range) } else { Placement::Fixed(range) });
     }
     Ok(match address {
-        _ if flags & MAP_32BIT != 0 => Placement::Low,
+        hint if flags & MAP_32BIT != 0 => Placement::Low(hint),
         0 => Placement::Anywhere,
         hint => Placement::Hint(hint),
     })
