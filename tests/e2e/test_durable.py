@@ -18,18 +18,21 @@ import os, sqlite3, sys, time
 sys.path.insert(0, '/tenants/sdk/python')
 import mayfly
 
-with sqlite3.connect('/data/base', timeout=20) as base:
+for name in ('base', 'wal'):
+    base = sqlite3.connect('/data/' + name, timeout=20, isolation_level=None)
+    base.execute('pragma journal_mode=' + ('wal' if name == 'wal' else 'delete'))
     base.execute('create table if not exists t(a integer primary key, b text)')
-base.close()
+    base.close()
 
 def page(request):
     path = request.path.strip('/').split('/')[1:]
-    if path == ['count']:
-        base = sqlite3.connect('/data/base', timeout=20)
+    if path[0] == 'count':
+        base = sqlite3.connect('/data/' + path[1], timeout=20)
         names = ' '.join(row[0] for row in base.execute('select b from t'))
-        return mayfly.Response(base.execute('pragma integrity_check').fetchone()[0] + ' ' + names)
-    if path[0] == 'row':
-        base = sqlite3.connect('/data/base', timeout=20, isolation_level=None)
+        mode = base.execute('pragma journal_mode').fetchone()[0]
+        return mayfly.Response(base.execute('pragma integrity_check').fetchone()[0] + f' {mode} {names}')
+    if path[0] in ('base', 'wal'):
+        base = sqlite3.connect('/data/' + path[0], timeout=20, isolation_level=None)
         base.execute('pragma synchronous=full')
         base.execute('insert into t(b) values (?)', (path[1],))
         base.close()
@@ -41,7 +44,7 @@ def page(request):
         os.close(log)
         return mayfly.Response(path[1])
     if path[0] == 'hold':
-        base = sqlite3.connect('/data/base', timeout=20, isolation_level=None)
+        base = sqlite3.connect('/data/' + path[1], timeout=20, isolation_level=None)
         base.execute('begin exclusive')
         base.execute('insert into t(b) values (?)', ('lost',))
         while True:
@@ -74,7 +77,7 @@ class Durable(unittest.TestCase):
 
     def test_what_was_answered_after_fsync_survives_a_kill(self):
         with Server([self.tenant], threads=THREADS) as server:
-            server.await_boot("/rows/count")
+            server.await_boot("/rows/count/base")
             answered = []
             for life in range(3):
 
@@ -83,7 +86,7 @@ class Durable(unittest.TestCase):
                     with server.connect() as connection:
                         for request in range(1000):
                             name = f"{life}-{number}-{request}"
-                            kind = "row" if request % 2 else "line"
+                            kind = ("base", "wal", "line")[request % 3]
                             try:
                                 answer = connection.fetch("GET", f"/rows/{kind}/{name}")
                             except OSError:
@@ -98,22 +101,25 @@ class Durable(unittest.TestCase):
                     for done in clients.map(client, range(CLIENTS)):
                         answered += done
                 server.start()
-                server.await_boot("/rows/count")
-                check, *rows = server.get("/rows/count").body.decode().split()
-                self.assertEqual(check, "ok")
-                lines = (self.data / "log").read_text().split()
+                server.await_boot("/rows/count/base")
+                found = {}
+                for base, journal in (("base", "delete"), ("wal", "wal")):
+                    check, mode, *found[base] = server.get(f"/rows/count/{base}").body.decode().split()
+                    self.assertEqual((check, mode), ("ok", journal))
+                lines = found["line"] = (self.data / "log").read_text().split()
                 for kind, name in answered:
-                    self.assertIn(name, rows if kind == "row" else lines)
+                    self.assertIn(name, found[kind])
                 self.assertTrue(all(re.fullmatch(r"\d-\d-\d+", line) for line in lines), lines)
             self.assertGreater(len(answered), 30)
 
     def test_a_request_over_its_limit_leaves_no_lock(self):
         self.tenant["limits"]["wall_ms"] = 1500
         with Server([self.tenant], threads=THREADS) as server:
-            server.await_boot("/rows/count")
-            self.assertEqual(server.get("/rows/hold").status, 504)
-            self.assertEqual(server.get("/rows/row/next").status, 200)
-            self.assertEqual(server.get("/rows/count").body, b"ok next")
+            server.await_boot("/rows/count/base")
+            for base, journal in (("base", "delete"), ("wal", "wal")):
+                self.assertEqual(server.get(f"/rows/hold/{base}").status, 504)
+                self.assertEqual(server.get(f"/rows/{base}/next").status, 200)
+                self.assertEqual(server.get(f"/rows/count/{base}").body.decode(), f"ok {journal} next")
 
 
 if __name__ == "__main__":

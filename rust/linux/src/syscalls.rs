@@ -34,7 +34,7 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_mprotect, memory::mprotect),
     (libc::SYS_mremap, memory::mremap),
     (libc::SYS_madvise, memory::madvise),
-    (libc::SYS_msync, memory::nothing_to_do_for_range),
+    (libc::SYS_msync, memory::msync),
     (libc::SYS_mlock, memory::nothing_to_do_for_range),
     (libc::SYS_mlock2, memory::mlock2),
     (libc::SYS_munlock, memory::nothing_to_do_for_range),

@@ -118,6 +118,9 @@ pub enum FreezeError {
         /// What the kernel said.
         source: std::io::Error,
     },
+    /// Taking pages away from the program failed.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
     /// The processor is not in user mode where it could be resumed.
     #[error("the machine is not at a point where it can be frozen: {0}")]
     State(String),

@@ -33,7 +33,7 @@ pub use clock::{ClockLine, read_tsc};
 pub use context::{UserContext, VECTOR_STATE_BYTES, VectorState};
 pub use error::{BadAddress, BadReturn, CreateError, FreezeError, MemoryError, RunError};
 pub use exit::*;
-pub use file::{FileKey, FilePages};
+pub use file::{FileKey, FilePages, OpenFile, SharedFile};
 pub use layout::PAGE_SIZE;
 pub use mapping::Mapping;
 pub use origin::Origin;

@@ -50,6 +50,12 @@ impl Prot {
         Self(self.0 | other.0)
     }
 
+    /// This protection without what `other` grants.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Whether all of `other` is granted.
     #[must_use]
     pub const fn contains(self, other: Self) -> bool {

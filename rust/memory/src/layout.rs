@@ -13,6 +13,11 @@ pub const SHARED_PHYSICAL: u64 = 1 << 35;
 pub const FILES_PHYSICAL: u64 = SHARED_PHYSICAL + 2 * SHARED_MAX;
 /// Most bytes of files that a machine maps from the page cache; the rest is copied.
 pub const FILES_MAX: u64 = 8 << 30;
+/// Guest-physical address of the pages of files that are mapped shared: above the other files' pages, and below the 36
+/// bits.
+pub const SHARED_FILES_PHYSICAL: u64 = FILES_PHYSICAL + FILES_MAX;
+/// Most bytes of files that a machine has mapped shared at a time, in whole windows.
+pub const SHARED_FILES_MAX: u64 = 4 << 30;
 
 /// How a processor reaches its machine's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -14,6 +14,7 @@
 //! | [`in_order`] | sealing memory in the order of addresses |
 //! | [`take_back`] | making processors forget frames, and dropping their content |
 //! | [`files`] | pages of files, from the page cache |
+//! | [`shared_files`] | pages of files that are mapped shared, which machines write |
 //! | [`ledger`] | how much memory machines hold, and how much they may hold |
 //! | [`heap`] | how much freed memory the process's heap keeps |
 //! | [`layout`] | where memory that is not the machine's own lies |
@@ -28,6 +29,7 @@ pub mod layout;
 pub mod ledger;
 pub mod memory;
 pub mod sealed;
+pub mod shared_files;
 pub mod tables;
 pub mod take_back;
 pub mod translations;

@@ -19,7 +19,8 @@
 //! - Guest memory is never a Rust reference: every access is a bounds-checked copy through [`VolatileSlice`].
 //! - No vCPU of the machine runs while the host touches its memory: both need `&mut Machine` or `&Machine` of an idle
 //!   one. Only in shared memory other machines' vCPUs may be writing meanwhile.
-//! - Frames of files are read only, through [`FileMemory`]; nothing here makes an address within them.
+//! - Frames of files are read only, through [`FileMemory`]; nothing here makes an address within them. Those of files
+//!   that are mapped shared are read and written through [`SharedFiles`] alone.
 //! - A frame that is handed out by [`Memory::allocate`] reads as zero.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -34,6 +35,7 @@ use crate::frames::FramesInUse;
 use crate::layout::{PAGE, Reach, SHARED_PHYSICAL};
 use crate::ledger::{Account, Hold, Purpose};
 use crate::sealed::{Owned, SealedMemory, memfd};
+use crate::shared_files::{SharedFiles, is_shared_file};
 
 /// Frames in more runs than this lie scattered: see `take_back.rs`.
 pub const RUNS_MAX: usize = 64;
@@ -77,6 +79,8 @@ pub struct Memory {
     shared: Option<SharedMemory>,
     /// What lies at [`crate::layout::FILES_PHYSICAL`]; at boot this machine's alone.
     pub(crate) files: Arc<FileMemory>,
+    /// What lies at [`crate::layout::SHARED_FILES_PHYSICAL`].
+    pub(crate) shared_files: SharedFiles,
     /// What it takes from the process's bound on memory.
     hold: Hold,
     /// [`RUNS_MAX`]; tests that need scattered frames of a small program lower it.
@@ -115,6 +119,7 @@ impl Memory {
             in_use: FramesInUse::first(0),
             shared: None,
             files: Arc::new(FileMemory::new(reach)),
+            shared_files: SharedFiles::default(),
             hold,
             runs_max: RUNS_MAX,
         })
@@ -179,6 +184,7 @@ impl Memory {
             in_use: FramesInUse::first(image.frames()),
             shared: image.shared().cloned(),
             files: image.keep_files(),
+            shared_files: SharedFiles::default(),
             hold,
             runs_max: RUNS_MAX,
         }
@@ -298,6 +304,22 @@ impl Memory {
         // A larger machine's own frames would overlap the files' addresses.
         let can = matches!(self.backing, Backing::Boot(_)) && self.bytes() <= SHARED_PHYSICAL;
         if can { Arc::get_mut(&mut self.files) } else { None }
+    }
+
+    /// The files that are mapped shared.
+    pub fn shared_files(&self) -> &SharedFiles {
+        &self.shared_files
+    }
+
+    /// As [`Memory::shared_files`], to map some; `None` if the machine's own frames lie there.
+    pub fn shared_files_mut(&mut self) -> Option<&mut SharedFiles> {
+        (self.bytes() <= SHARED_PHYSICAL).then_some(&mut self.shared_files)
+    }
+
+    /// Whether `frame` is a page of a file that is mapped shared.
+    #[inline]
+    pub fn is_shared_file(&self, frame: u64) -> bool {
+        is_shared_file(frame) && frame >= self.frames
     }
 
     /// The frame of a page of a file that is mapped already.
@@ -454,6 +476,9 @@ impl Memory {
         if self.is_file(address / PAGE_SIZE) {
             return self.files.read(address, out);
         }
+        if self.is_shared_file(address / PAGE_SIZE) {
+            return self.shared_files.read(address, out);
+        }
         match self.shared_offset(address) {
             None => {
                 self.slice(address, out.len()).copy_to(out);
@@ -469,6 +494,9 @@ impl Memory {
     pub fn copy_in(&self, address: u64, data: &[u8]) -> bool {
         if self.is_file(address / PAGE_SIZE) || !self.owns(address / PAGE_SIZE) {
             return false;
+        }
+        if self.is_shared_file(address / PAGE_SIZE) {
+            return self.shared_files.write(address, data);
         }
         match self.shared_offset(address) {
             None => {

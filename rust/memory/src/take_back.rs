@@ -47,10 +47,12 @@ impl Memory {
     /// [`MemoryError::Host`] if the kernel refuses; the machine must not be used again then.
     pub fn take_back(&mut self, frames: &mut [u64], content: Content) -> Result<(), MemoryError> {
         frames.sort_unstable();
-        // Files' frames come after all others.
-        let (own, files) = frames.split_at(frames.partition_point(|frame| !self.is_file(*frame)));
-        // Files' frames are never written, so there is nothing to drop.
-        for (part, content) in [(own, content), (files, Content::Keep)] {
+        // Files' frames come after all others, and those of files that are mapped shared after these.
+        let is_files = |frame: &u64| self.is_file(*frame) || self.is_shared_file(*frame);
+        let (own, files) = frames.split_at(frames.partition_point(|frame| !is_files(frame)));
+        let (files, shared) = files.split_at(files.partition_point(|frame| !self.is_shared_file(*frame)));
+        // Files' frames are never written, and what is written to shared ones stays: there is nothing to drop.
+        for (part, content) in [(own, content), (files, Content::Keep), (shared, Content::Keep)] {
             let (Some(first), Some(last)) = (part.first(), part.last()) else { continue };
             if content == Content::Keep && runs(part).nth(self.runs_max).is_some() {
                 self.take_back_run(*first, last - first + 1, content)?;
@@ -69,8 +71,11 @@ impl Memory {
         if self.reach() == Reach::Files && content == Content::Keep {
             return Ok(());
         }
-        if self.is_file(first) {
-            let done = self.files.forget(first, count);
+        if self.is_file(first) || self.is_shared_file(first) {
+            let done = match self.is_file(first) {
+                true => self.files.forget(first, count),
+                false => self.shared_files.forget(first, count),
+            };
             return done.map_err(|error| MemoryError::Host { errno: error.raw_os_error().unwrap_or(0) });
         }
         debug_assert!(first + count <= self.frames);

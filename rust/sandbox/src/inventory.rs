@@ -45,7 +45,10 @@ const fn item(name: &'static str, what: &'static str, restored_by: &'static [Res
 use RestoredBy::{Control, Forgotten, InboxWrite, PageCopy, Process, StartOver, TableUndo, Trampoline};
 
 /// What a request can change and no reset restores, on purpose.
-pub const KEPT: &[Item] = &[item("shared-memory", "memory that the program's workers share by its configuration", &[])];
+pub const KEPT: &[Item] = &[
+    item("shared-memory", "memory that the program's workers share by its configuration", &[]),
+    item("durable-file", "a file of a durable mount, written by a call or by a shared mapping", &[]),
+];
 
 /// What a request can leave in addition if it is given up while it is paused, at any instruction. A worker whose
 /// request ended with its response cannot have these, and the test program cannot show them: `tests/pauses.rs` gives

@@ -124,6 +124,14 @@ impl Runner {
         }
     }
 
+    /// A leg begins on a thread that may block, or that may not. There the program has no pages of files that it has
+    /// mapped shared from durable mounts: its own access would wait for a disk. It gets them where it may.
+    #[inline]
+    pub(crate) fn begin_leg(&mut self, machine: &mut Machine, may_block: bool) {
+        // Pages that cannot be taken away may make this thread wait, at worst.
+        self.may_block = may_block || (machine.has_shared_files() && machine.unmap_shared_files().is_err());
+    }
+
     /// Has the personality act without an exit of the program.
     pub(crate) fn step(&mut self, act: impl FnOnce(&mut Process, &mut Context<'_>) -> Step) -> Result<(), Stop> {
         let Self { process, entropy, log, may_block } = self;

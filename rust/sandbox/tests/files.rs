@@ -140,8 +140,9 @@ fn sqlite_changes_pages_of_a_large_database_of_a_mount_until_the_reset() {
     assert!(fs::read(&base).unwrap() == original, "the host's file never changes");
 }
 
-/// Adds rows to a database of a durable mount: `/delete/5` adds 5 in that mode, one transaction each. `/hold` takes the
-/// lock, and keeps it. The connection of the boot is used as well.
+/// Adds rows to a database of a durable mount: `/delete/5` adds 5 in that mode, one transaction each; `/wal` shares its
+/// index with other workers, `/exclusive` does not. `/hold` takes the lock, and keeps it; `/hold/wal` in that mode. The
+/// connection of the boot is used as well.
 const DURABLE: &str = "import os, sqlite3, sys, time
 sys.path.insert(0, '/tenants/sdk/python')
 import mayfly
@@ -165,12 +166,10 @@ def page(request):
             os.rename('/data/config.new', '/data/config')
             return mayfly.Response(str(os.path.getsize('/data/config')))
         base = sqlite3.connect('/data/base', timeout=20, isolation_level=None)
-        if way == 'wal':
-            if count == 'shared':
-                mode = base.execute('pragma journal_mode=wal').fetchone()
-                return mayfly.Response(f'{mode} {base.execute(\"select count(*) from t\").fetchone()}')
+        if way == 'exclusive':
             base.execute('pragma locking_mode=exclusive')
-        mode = base.execute(f'pragma journal_mode={way if way == \"wal\" else \"delete\"}').fetchone()[0]
+        is_wal = way in ('wal', 'exclusive') or count == 'wal'
+        mode = base.execute(f'pragma journal_mode={\"wal\" if is_wal else \"delete\"}').fetchone()[0]
         if way == 'hold':
             base.execute('begin immediate')
             base.execute('insert into t(b) values (randomblob(20000))')
@@ -178,7 +177,7 @@ def page(request):
         base.execute('pragma synchronous=full')
         for _ in range(int(count)):
             base.execute('insert into t(b) values (zeroblob(?))', (300 if int(count) < 50 else 1000000,))
-        if way == 'wal':
+        if way == 'exclusive':
             base.execute('pragma journal_mode=delete')
         base.close()
         return mayfly.Response(mode)
@@ -203,40 +202,41 @@ fn sqlite_keeps_a_database_of_a_durable_mount_that_workers_share() {
     let access = MountAccess::Durable(DurableLimits { bytes: 8 << 20, files: 10 });
     let snapshot = boot(&python, folder.path(), (&data, access), &limits);
     let mut workers: Vec<_> = (0..2).map(|_| Worker::fork(&snapshot).unwrap()).collect();
-    // In turns, in both modes, the second without shared memory.
+    // In turns, in both modes, the second with and without an index that workers share.
     let mut rows = 0;
-    for way in ["delete", "delete", "wal", "wal", "delete"] {
+    for way in ["delete", "exclusive", "wal", "wal", "delete", "wal"] {
         for worker in &mut workers {
-            assert_eq!(text(worker, &format!("/{way}/3")), way);
+            assert_eq!(text(worker, &format!("/{way}/3")), if way == "delete" { way } else { "wal" });
             rows += 3;
             assert_eq!(worker.differences(), 0);
         }
         workers.iter_mut().for_each(|worker| assert_eq!(text(worker, "/count"), format!("{rows} ok")));
     }
     // At once: none is lost.
-    std::thread::scope(|scope| {
-        for worker in &mut workers {
-            scope.spawn(|| (0..5).for_each(|_| assert_eq!(text(worker, "/delete/4"), "delete")));
-        }
-    });
-    rows += 40;
-    assert_eq!(text(&mut workers[0], "/count"), format!("{rows} ok"));
-    // A request that is given up in the middle of a transaction leaves what a killed process leaves.
-    let request = Request { method: b"GET", path: b"/hold", query: b"", headers: &[], body: b"", client: None };
-    let mut sink = BufferedResponse::default();
-    let mut progress = workers[0].start(1, &request, Duration::MAX, &mut sink).unwrap();
-    // Python itself may sleep for the time of a collection before it sleeps for the program.
-    for _ in 0..10 {
-        let Progress::Waits { until_ns } = progress else { break };
-        if until_ns > host_now_ns() + 1_000_000_000 {
-            break;
-        }
-        progress = workers[0].resume(Duration::MAX, &mut sink).unwrap();
+    for way in ["wal", "delete"] {
+        // Nobody else has it open when its mode changes.
+        assert_eq!(text(&mut workers[0], &format!("/{way}/0")), way);
+        std::thread::scope(|scope| {
+            for worker in &mut workers {
+                scope.spawn(|| (0..5).for_each(|_| assert_eq!(text(worker, &format!("/{way}/4")), way)));
+            }
+        });
+        rows += 40;
+        workers.iter_mut().for_each(|worker| assert_eq!(text(worker, "/count"), format!("{rows} ok"), "{way}"));
     }
-    assert!(matches!(progress, Progress::Waits { .. }), "{progress:?}");
-    workers[0].reset().unwrap();
-    assert_eq!(text(&mut workers[1], "/delete/1"), "delete");
-    assert_eq!(text(&mut workers[0], "/count"), format!("{} ok", rows + 1));
+    // A request that is given up in the middle of a transaction leaves what a killed process leaves.
+    for way in ["wal", "delete"] {
+        assert_eq!(text(&mut workers[1], &format!("/{way}/1")), way);
+        hold(&mut workers[0], way);
+        if way == "wal" {
+            assert_eq!(text(&mut workers[1], "/count"), format!("{} ok", rows + 1), "readers go on");
+        }
+        workers[0].reset().unwrap();
+        assert_eq!(workers[0].differences(), 0);
+        assert_eq!(text(&mut workers[1], &format!("/{way}/1")), way);
+        rows += 2;
+        assert_eq!(text(&mut workers[0], "/count"), format!("{rows} ok"));
+    }
     for size in 1..4_u32 {
         let path = format!("/config/{}", "x".repeat(size as usize));
         assert_eq!(text(&mut workers[size as usize % 2], &path), (1000 * size).to_string());
@@ -245,12 +245,29 @@ fn sqlite_keeps_a_database_of_a_durable_mount_that_workers_share() {
     let check =
         "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute('select count(*) from t').fetchone())";
     let found = Command::new(&python).args(["-I", "-c", check]).arg(data.join("base")).output().unwrap();
-    assert_eq!(String::from_utf8_lossy(&found.stdout).trim(), (rows + 1).to_string());
+    assert_eq!(String::from_utf8_lossy(&found.stdout).trim(), rows.to_string());
     // The quota holds.
-    let full = text(&mut workers[0], "/delete/50");
-    assert_eq!(full, "OperationalError database or disk is full");
-    assert_eq!(text(&mut workers[1], "/count").split_whitespace().nth(1), Some("ok"));
-    // What needs memory that workers share is refused.
-    let refused = text(&mut workers[0], "/wal/shared");
-    assert_eq!(refused, "OperationalError disk I/O error");
+    for way in ["delete", "wal"] {
+        let full = text(&mut workers[0], &format!("/{way}/50"));
+        assert_eq!(full, "OperationalError database or disk is full");
+        assert_eq!(text(&mut workers[1], "/count").split_whitespace().nth(1), Some("ok"));
+    }
+}
+
+/// Has a request begin a transaction, and stop in the middle of it.
+fn hold(worker: &mut Worker, way: &str) {
+    let path = format!("/hold/{way}");
+    let request =
+        Request { method: b"GET", path: path.as_bytes(), query: b"", headers: &[], body: b"", client: None };
+    let mut sink = BufferedResponse::default();
+    let mut progress = worker.start(1, &request, Duration::MAX, &mut sink).unwrap();
+    // Python itself may sleep for the time of a collection before it sleeps for the program.
+    for _ in 0..10 {
+        let Progress::Waits { until_ns } = progress else { break };
+        if until_ns > host_now_ns() + 1_000_000_000 {
+            break;
+        }
+        progress = worker.resume(Duration::MAX, &mut sink).unwrap();
+    }
+    assert!(matches!(progress, Progress::Waits { .. }), "{progress:?}");
 }

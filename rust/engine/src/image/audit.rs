@@ -42,6 +42,10 @@ impl Machine {
         let visited = tables.for_each(&mut self.memory, 0, LOWER_HALF_END, &mut |memory, address, slot, entry| {
             let Some(frame) = entry.frame() else { return Ok(()) };
             let was = memory.image_u64(slot).map(Entry);
+            if memory.is_shared_file(frame) {
+                found.push(AuditedPage { address, executable: entry.is_executable(), digest: 0 });
+                return Ok(());
+            }
             if memory.is_file(frame) {
                 let found_since = was.is_none_or(|was| was.frame().is_none());
                 if was != Some(entry) && (!found_since || entry.is_writable()) {

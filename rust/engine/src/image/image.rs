@@ -85,6 +85,8 @@ impl Image {
         if machine.changes.recorded {
             return Err(FreezeError::State("it is a worker".into()));
         }
+        let mut machine = machine;
+        machine.unmap_shared_files().map_err(FreezeError::Memory)?;
         let Machine { mut processor, mut memory, tables, host, inbox, changes, .. } = machine;
         processor.freeze(&mut memory, tables, result)?;
         let stack_frame = processor.stack_frame();

@@ -10,6 +10,7 @@ use mayfly_memory::files::Page;
 use mayfly_memory::tables::Entry;
 
 use crate::machine::aliases::Aliases;
+use crate::machine::shared_file_pages::SharedFilePages;
 
 /// The content of a work-set page when a request begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +52,8 @@ pub(crate) struct Changes {
     pub(crate) aliases: Aliases,
     /// Those of them that are in the work set.
     pub(crate) work_aliases: HashSet<u64>,
+    /// Pages of files that are mapped shared.
+    pub(crate) shared_files: SharedFilePages,
     pub(crate) limit_pages: u64,
     /// A buffer for frames to take back, kept for its allocation.
     pub(crate) scratch: Vec<u64>,
@@ -67,6 +70,7 @@ impl Changes {
             request_image_frames: HashSet::new(),
             aliases: Aliases::default(),
             work_aliases: HashSet::new(),
+            shared_files: SharedFilePages::default(),
             limit_pages,
             scratch: Vec::new(),
         }

@@ -147,7 +147,12 @@ impl Machine {
     /// [`RunError`] if the engine itself fails; the machine must not be used again then.
     #[inline]
     pub fn run(&mut self) -> Result<Exit, RunError> {
-        self.processor.run(&mut self.memory, self.tables)
+        loop {
+            match self.processor.run(&mut self.memory, self.tables) {
+                Err(error) => self.meet_lost_page(error)?,
+                exit => return exit,
+            }
+        }
     }
 
     /// The general registers as of the last exit, or as set since.

@@ -10,5 +10,6 @@ pub(crate) mod frozen;
 pub(crate) mod machine;
 pub(crate) mod residency;
 mod runs;
+pub(crate) mod shared_file_pages;
 pub(crate) mod space;
 mod zeroes;

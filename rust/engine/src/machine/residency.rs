@@ -43,7 +43,7 @@ impl Machine {
         let mut found = Residency::default();
         self.tables.look(&self.memory, range, left, &mut |slot, entry, left| {
             let Some(frame) = entry.frame() else { return Some(()) };
-            let is_file = self.memory.is_file(frame);
+            let is_file = self.memory.is_file(frame) || self.memory.is_shared_file(frame);
             if self.shows(slot, frame, is_file, left)? {
                 *(if is_file { &mut found.file } else { &mut found.own }) += 1;
             }

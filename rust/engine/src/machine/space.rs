@@ -359,7 +359,8 @@ impl Machine {
     /// `dirty`: they are unreachable, but keep their content.
     fn release_unowned(&mut self, frames: &[u64], dirty: bool) {
         if !self.changes.recorded {
-            for frame in frames.iter().filter(|frame| !self.memory.is_file(**frame)).copied().collect::<Vec<_>>() {
+            let own = frames.iter().filter(|frame| **frame < self.memory.frames());
+            for frame in own.copied().collect::<Vec<_>>() {
                 self.memory.release(frame);
             }
             return;
@@ -419,6 +420,9 @@ impl Machine {
             self.memory.write_u64(target, entry.0);
             if let Some(frame) = entry.frame() {
                 self.changes.aliases.rename(frame, address, to + (address - from));
+                if self.memory.is_shared_file(frame) {
+                    self.changes.shared_files.note(to + (address - from));
+                }
                 frames.push(frame);
             }
         }

@@ -11,7 +11,7 @@ use kvm_bindings::{
 use kvm_ioctls::{SyncReg, VcpuExit, VcpuFd, VmFd};
 use mayfly_machine::layout::SHARED_MAX;
 use mayfly_machine::{CreateError, PAGE_SIZE, Regs, RunError, Unexpected};
-use mayfly_memory::layout::{FILES_MAX, FILES_PHYSICAL, SHARED_PHYSICAL};
+use mayfly_memory::layout::{FILES_MAX, FILES_PHYSICAL, SHARED_FILES_MAX, SHARED_FILES_PHYSICAL, SHARED_PHYSICAL};
 use mayfly_memory::memory::Memory;
 
 use crate::error;
@@ -39,12 +39,16 @@ pub(crate) struct Vcpu {
     /// Frames that memslots cover, from 0.
     covered: u64,
     files: FileSlots,
+    shared_files: FileSlots,
 }
 
 /// Memslots for files' frames.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct FileSlots {
-    count: u32,
+    /// The next slot.
+    next: u32,
+    /// Guest-physical address of the first frame.
+    physical: u64,
     /// Frames that they cover.
     covered: u64,
 }
@@ -60,7 +64,9 @@ pub(crate) enum Start {
 
 /// Without leaf 0x8000_0008, which no user code needs, KVM takes guest-physical addresses to have 36 bits.
 const MEMORY_MAX: u64 = 1 << 36;
-const _: () = assert!(SHARED_PHYSICAL + SHARED_MAX <= FILES_PHYSICAL && FILES_PHYSICAL + FILES_MAX <= MEMORY_MAX);
+const _: () = assert!(SHARED_PHYSICAL + SHARED_MAX <= FILES_PHYSICAL);
+const _: () = assert!(FILES_PHYSICAL + FILES_MAX <= SHARED_FILES_PHYSICAL);
+const _: () = assert!(SHARED_FILES_PHYSICAL + SHARED_FILES_MAX <= MEMORY_MAX);
 
 /// Frames beyond the image that the first memslot covers. KVM's bookkeeping grows with a slot, in time and in memory,
 /// and most workers need few frames of their own; the rest gets a slot when it is first used.
@@ -70,6 +76,10 @@ const FIRST_SLOT_PRIVATE: u64 = 512;
 const FIRST_FILE_SLOT: u32 = 3;
 /// Frames of files for which a booting machine makes its first slot; each further one doubles what is covered.
 const FIRST_FILE_FRAMES: u64 = 64 << 20 >> 12;
+/// Slots for files that are mapped shared: above those of the other files, each of which doubles what is covered.
+const FIRST_SHARED_FILE_SLOT: u32 = 32;
+/// Frames of the first such slot.
+const FIRST_SHARED_FILE_FRAMES: u64 = 8 << 20 >> 12;
 
 impl Vcpu {
     /// Creates the VM, its memslot and its vCPU, in user mode with page tables at `cr3`.
@@ -90,9 +100,9 @@ impl Vcpu {
         let covered = memory.frames().min(memory.image_frames() + FIRST_SLOT_PRIVATE);
         set_slot(&vm, 0, memory, 0, covered)?;
         set_shared_slot(&vm, memory)?;
-        let mut files = FileSlots::default();
+        let mut files = FileSlots::new(FIRST_FILE_SLOT, FILES_PHYSICAL);
         // A worker maps no more files than its image.
-        files.extend(&vm, memory, memory.files().used_frames())?;
+        files.extend(&vm, memory.files().host_address(), memory.files().used_frames())?;
         let mut fd = vm.create_vcpu(0).map_err(error::create("KVM_CREATE_VCPU"))?;
         let features = host.features();
         fd.set_cpuid2(&features.cpuid).map_err(error::create("KVM_SET_CPUID2"))?;
@@ -124,7 +134,8 @@ impl Vcpu {
             });
         }
         fd.set_sync_valid_reg(SyncReg::Register);
-        let vcpu = Self { fd, vm, covered, files };
+        let shared_files = FileSlots::new(FIRST_SHARED_FILE_SLOT, SHARED_FILES_PHYSICAL);
+        let vcpu = Self { fd, vm, covered, files, shared_files };
         if host.guest_tsc() == GuestTsc::WithoutOffset {
             vcpu.clear_tsc_offset().map_err(|source| CreateError::Call { call: "KVM_SET_DEVICE_ATTR", source })?;
         }
@@ -163,12 +174,18 @@ impl Vcpu {
     /// Makes memslots for files that were mapped since.
     pub(crate) fn cover_files(&mut self, memory: &Memory) -> Result<(), CreateError> {
         let used = memory.files().used_frames();
-        if used <= self.files.covered {
-            return Ok(());
+        if used > self.files.covered {
+            let most = FILES_MAX / PAGE_SIZE;
+            let wanted = used.max(FIRST_FILE_FRAMES).max(2 * self.files.covered).min(most);
+            self.files.extend(&self.vm, memory.files().host_address(), wanted)?;
         }
-        let most = FILES_MAX / PAGE_SIZE;
-        let wanted = used.max(FIRST_FILE_FRAMES).max(2 * self.files.covered).min(most);
-        self.files.extend(&self.vm, memory, wanted)
+        let used = memory.shared_files().used_frames();
+        if used > self.shared_files.covered {
+            let most = SHARED_FILES_MAX / PAGE_SIZE;
+            let wanted = used.max(FIRST_SHARED_FILE_FRAMES).max(2 * self.shared_files.covered).min(most);
+            self.shared_files.extend(&self.vm, memory.shared_files().host_address(), wanted)?;
+        }
+        Ok(())
     }
 
     /// Makes the memslot of shared memory that was added after [`Vcpu::create`].
@@ -287,22 +304,26 @@ impl Vcpu {
 }
 
 impl FileSlots {
-    /// Covers files' frames up to `to`.
-    fn extend(&mut self, vm: &VmFd, memory: &Memory, to: u64) -> Result<(), CreateError> {
+    fn new(first: u32, physical: u64) -> Self {
+        Self { next: first, physical, covered: 0 }
+    }
+
+    /// Covers files' frames up to `to`, of which the host has the first at `host_address`.
+    fn extend(&mut self, vm: &VmFd, host_address: u64, to: u64) -> Result<(), CreateError> {
         if to <= self.covered {
             return Ok(());
         }
         let region = kvm_userspace_memory_region {
-            slot: FIRST_FILE_SLOT + self.count,
+            slot: self.next,
             flags: 0,
-            guest_phys_addr: FILES_PHYSICAL + self.covered * PAGE_SIZE,
+            guest_phys_addr: self.physical + self.covered * PAGE_SIZE,
             memory_size: (to - self.covered) * PAGE_SIZE,
-            userspace_addr: memory.files().host_address() + self.covered * PAGE_SIZE,
+            userspace_addr: host_address + self.covered * PAGE_SIZE,
         };
-        // SAFETY: the frames lie within the reserved region, which `memory` keeps alive, and which outlives the VM as
-        // in `set_slot`.
+        // SAFETY: the frames lie within the reserved region, which the machine's memory keeps alive, and which outlives
+        // the VM as in `set_slot`.
         unsafe { vm.set_user_memory_region(region) }.map_err(error::create("KVM_SET_USER_MEMORY_REGION"))?;
-        self.count += 1;
+        self.next += 1;
         self.covered = to;
         Ok(())
     }

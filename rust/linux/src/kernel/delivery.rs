@@ -128,7 +128,8 @@ impl Process {
         };
         let interrupted = match waiting {
             Waiting::Call { number, args, wait, .. } => {
-                let moved = self.threads.get(index).map_or(0, |thread| thread.progress);
+                let progress = self.threads.get(index).map_or(0, |thread| thread.progress);
+                let moved = if counts_attempts(number) { 0 } else { progress };
                 let value = match self.write_rest(machine, number, args, wait.until_ns) {
                     // Bytes already transferred must not be transferred again: the call returns their number.
                     Ok(()) if moved > 0 => moved as u64,
@@ -429,6 +430,11 @@ fn restore_mask(signals: &mut crate::signal::signals::ThreadSignals) {
 fn make_again(context: &mut UserContext, number: u64) {
     context.regs.rip = context.regs.rip.wrapping_sub(SYSCALL_BYTES);
     context.regs.rax = number;
+}
+
+/// Whether a call's progress is the number of its attempts, and not of bytes.
+fn counts_attempts(number: u64) -> bool {
+    matches!(number.cast_signed(), libc::SYS_flock | libc::SYS_fcntl | libc::SYS_futex)
 }
 
 /// Whether a call continues to wait after a handler with SA_RESTART (`signal(7)`).

@@ -22,12 +22,14 @@ fn if_expensive(call: &Call<'_, '_>, is_expensive: impl FnOnce(&Call<'_, '_>) ->
 }
 
 /// To be called before the pages of `range` are protected, unmapped or moved, and the content of overlay files there is
-/// saved.
+/// saved. To unmap a file of a durable mount may be its last close.
 pub(crate) fn check_range(call: &Call<'_, '_>, range: PageRange) -> Result<(), Errno> {
     if_expensive(call, |call| {
         let is_large = |vma: Vma| matches!(vma.kind, VmaKind::Overlay { .. }) && vma.range.len() > BYTES_MAX;
         call.machine.is_expensive(range.start(), range.len())
             || (call.process.memory.has_overlay_mappings() && call.process.memory.within(range).any(is_large))
+            || (call.machine.has_shared_files()
+                && call.process.memory.within(range).any(|vma| matches!(vma.kind, VmaKind::Durable { .. })))
     })
 }
 

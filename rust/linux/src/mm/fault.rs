@@ -8,7 +8,7 @@ use crate::base::pages;
 use crate::mm::access::{Access, Refused};
 use crate::mm::address_space::AddressSpace;
 use crate::mm::vma::VmaKind;
-use crate::mm::{ahead, file_fault, overlay_fault};
+use crate::mm::{ahead, durable_fault, file_fault, overlay_fault};
 use crate::store::inodes::Inodes;
 
 /// Makes `access` to `address` possible if the address space permits it: maps a page, or makes one writable.
@@ -36,6 +36,10 @@ pub(crate) fn fault_in(
     {
         let file = memory.mapped_file(file).ok_or(Refused::PastEnd)?;
         return file_fault::fault_in(machine, memory.is_booting(), vma, file, page, access, may_block);
+    }
+    if let VmaKind::Durable { file, .. } = vma.kind {
+        let file = memory.mapped_file(file).ok_or(Refused::PastEnd)?;
+        return durable_fault::fault_in(machine, vma, file, page, access, may_block);
     }
     if let VmaKind::Overlay { .. } = vma.kind {
         return overlay_fault::fault_in(machine, memory, inodes, vma, page, access, may_block);

@@ -5,6 +5,7 @@ pub(crate) mod access;
 pub(crate) mod address_space;
 mod ahead;
 pub(crate) mod calls;
+pub(crate) mod durable_fault;
 pub(crate) mod fault;
 pub(crate) mod file_fault;
 pub(crate) mod mapped_file;

@@ -24,6 +24,14 @@ pub(crate) enum VmaKind {
         /// MAP_SHARED: it can never become writable, since only read-only files can be mapped shared.
         shared: bool,
     },
+    /// A file of a durable mount, shared: its pages are the host's.
+    Durable {
+        file: FileId,
+        /// Where in the file the mapping starts, in bytes; a multiple of the page size.
+        offset: u64,
+        /// Whether it may become writable.
+        writable: bool,
+    },
     /// A file of the overlay. Pages of a shared mapping hold the file's newest content.
     Overlay {
         inode: InodeId,
@@ -44,6 +52,9 @@ impl VmaKind {
     fn shifted(self, bytes: u64) -> Self {
         match self {
             Self::File { file, offset, shared } => Self::File { file, offset: offset.wrapping_add(bytes), shared },
+            Self::Durable { file, offset, writable } => {
+                Self::Durable { file, offset: offset.wrapping_add(bytes), writable }
+            }
             Self::Overlay { inode, offset, shared, writable } => {
                 Self::Overlay { inode, offset: offset.wrapping_add(bytes), shared, writable }
             }

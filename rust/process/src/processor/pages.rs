@@ -7,6 +7,8 @@
 //!   noted ([`Stale`]), and brought up to date by orders before the next run.
 //! - What gains access is mapped when the stub faults on it, or with others.
 
+use std::os::fd::BorrowedFd;
+
 use mayfly_machine::layout::{PAGE_SIZE, USER_END, USER_MIN, page_floor};
 use mayfly_machine::{FileKey, MemoryError, PageFaultCode, Prot};
 use mayfly_memory::memory::Memory;
@@ -63,6 +65,8 @@ enum Behind {
     Image(u64),
     /// A file.
     File(FileKey, u64),
+    /// A file that is written through the mapping.
+    SharedFile(FileKey, u64),
 }
 
 impl Behind {
@@ -74,6 +78,7 @@ impl Behind {
             Self::Own(page) => Self::Own(page + pages),
             Self::Image(page) => Self::Image(page + pages),
             Self::File(key, page) => Self::File(key, page + pages),
+            Self::SharedFile(key, page) => Self::SharedFile(key, page + pages),
         }
     }
 }
@@ -100,6 +105,10 @@ impl Part {
                 Some((key, _, page)) => Behind::File(key, page),
                 None => Behind::Nothing,
             },
+            Some(frame) if memory.is_shared_file(frame) => match memory.shared_files().source(frame) {
+                Some((key, _, page)) => Behind::SharedFile(key, page),
+                None => Behind::Nothing,
+            },
             Some(frame) if frame >= memory.frames() => Behind::Nothing,
             Some(frame) if memory.is_zero_frame(frame) => Behind::Zeroes,
             Some(frame) if memory.owns(frame) => Behind::Own(frame),
@@ -116,9 +125,14 @@ impl Part {
             && next.behind == self.behind.further(self.pages)
     }
 
-    /// The frame of a file that the order needs.
-    pub(crate) fn file_frame(&self) -> Option<u64> {
-        matches!(self.behind, Behind::File(..)).then_some(self.frame)
+    /// The file that the order needs.
+    pub(crate) fn file<'a>(&self, memory: &'a Memory) -> Option<BorrowedFd<'a>> {
+        let source = match self.behind {
+            Behind::File(..) => memory.files().source(self.frame),
+            Behind::SharedFile(..) => memory.shared_files().source(self.frame),
+            _ => None,
+        };
+        source.map(|(_, file, _)| file)
     }
 
     /// The order.
@@ -130,6 +144,7 @@ impl Part {
             Behind::Own(page) => Order::map_file(MEMORY, page * PAGE_SIZE, address, bytes, prot, true),
             Behind::Image(page) => Order::map_file(IMAGE, page * PAGE_SIZE, address, bytes, prot, false),
             Behind::File(_, page) => Order::map_file(PASSING, page * PAGE_SIZE, address, bytes, prot, false),
+            Behind::SharedFile(_, page) => Order::map_file(PASSING, page * PAGE_SIZE, address, bytes, prot, true),
         }
     }
 }

@@ -262,9 +262,8 @@ impl Processor {
         let mut orders = Vec::new();
         for part in parts {
             let order = part.order()?;
-            let file = part.file_frame().and_then(|frame| memory.files().source(frame));
-            match (file, &mut self.stub) {
-                (Some((_, file, _)), Some(stub)) => stub.with_file(file, &[order])?,
+            match (part.file(memory), &mut self.stub) {
+                (Some(file), Some(stub)) => stub.with_file(file, &[order])?,
                 _ => orders.push(order),
             }
         }

@@ -234,7 +234,7 @@ impl Worker {
         self.runner.process.run_from(now);
         let tsc_clock = clock::tell(&mut self.machine, now, self.runner.process.suspended_ns());
         let slice_ns = nanoseconds(slice.time);
-        self.runner.may_block = slice.may_block;
+        self.runner.begin_leg(&mut self.machine, slice.may_block);
         self.cpu_meter.begin(now, slice_ns, tsc_clock);
         slice_ns
     }
@@ -307,7 +307,7 @@ impl Worker {
         if now >= self.ongoing.wall_end_ns {
             return Err(self.call_error(Stop::WallLimit));
         }
-        self.runner.may_block = slice.may_block;
+        self.runner.begin_leg(&mut self.machine, slice.may_block);
         self.runner.process.run_from(now);
         clock::tell(&mut self.machine, now, self.runner.process.suspended_ns());
         let clock = self.machine.cpu_clock();

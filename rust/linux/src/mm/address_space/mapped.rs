@@ -40,6 +40,39 @@ impl AddressSpace {
         self.map(placement, len, prot, VmaKind::File { file, offset, shared })
     }
 
+    /// Maps a file of a durable mount shared, as [`AddressSpace::map_file`] does. `writable`: whether the mapping may
+    /// become writable.
+    pub(crate) fn map_durable(
+        &mut self,
+        placement: Placement,
+        len: u64,
+        prot: Prot,
+        file: MappedFile,
+        offset: u64,
+        writable: bool,
+    ) -> Result<PageRange, Errno> {
+        let file = self.mapped_file_id(file)?;
+        self.map(placement, len, prot, VmaKind::Durable { file, offset, writable })
+    }
+
+    /// The files of durable mounts that are mapped shared.
+    pub(crate) fn durable_files(&self) -> Vec<&MappedFile> {
+        let mut ids: Vec<u16> = self.mappings.iter().filter_map(|vma| durable_id(vma.kind)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.into_iter().filter_map(|id| self.mapped_file(FileId(id))).collect()
+    }
+
+    /// Whether files of durable mounts are mapped, or were a moment ago.
+    pub(crate) fn has_durable_files(&self) -> bool {
+        self.files.iter().flatten().any(|known| known.file.durable().is_some())
+    }
+
+    /// Drops files that no mapping refers to any more.
+    pub(crate) fn forget_files(&mut self) {
+        self.forget_unmapped();
+    }
+
     /// The file of a mapping.
     pub(crate) fn mapped_file(&self, FileId(id): FileId) -> Option<&MappedFile> {
         self.files.get(usize::from(id))?.as_ref()
@@ -47,7 +80,12 @@ impl AddressSpace {
 
     /// The index of `file`. A file that was mapped before under the same path keeps its index.
     fn mapped_file_id(&mut self, file: MappedFile) -> Result<FileId, Errno> {
-        let same = |known: &MappedFile| known.file.identity() == file.file.identity() && known.path == file.path;
+        let is_writable = |file: &MappedFile| file.file.durable().is_some_and(|durable| durable.writable);
+        let same = |known: &MappedFile| {
+            known.file.identity() == file.file.identity()
+                && known.path == file.path
+                && is_writable(known) == is_writable(&file)
+        };
         let known = self.files.iter().position(|known| known.as_ref().is_some_and(same));
         let free = || self.files.iter().position(Option::is_none);
         let index = match known.or_else(free) {
@@ -76,18 +114,25 @@ impl AddressSpace {
     fn forget_unmapped(&mut self) -> Option<usize> {
         let mut used = vec![false; self.files.len()];
         for vma in &self.mappings {
-            if let VmaKind::File { file: FileId(id), .. } = vma.kind
+            if let VmaKind::File { file: FileId(id), .. } | VmaKind::Durable { file: FileId(id), .. } = vma.kind
                 && let Some(used) = used.get_mut(usize::from(id))
             {
                 *used = true;
             }
         }
-        let files = Arc::make_mut(&mut self.files);
-        for (slot, used) in files.iter_mut().zip(&used) {
-            if !used {
-                *slot = None;
+        if self.files.iter().zip(&used).any(|(slot, used)| slot.is_some() && !used) {
+            let files = Arc::make_mut(&mut self.files);
+            for (slot, used) in files.iter_mut().zip(&used) {
+                if !used {
+                    *slot = None;
+                }
             }
         }
         used.iter().position(|used| !used)
     }
+}
+
+/// The index of the file of a durable mount that a mapping shares.
+fn durable_id(kind: VmaKind) -> Option<u16> {
+    if let VmaKind::Durable { file: FileId(id), .. } = kind { Some(id) } else { None }
 }

@@ -131,7 +131,7 @@ impl AddressSpace {
         let size = self.mappings.iter().fold(0_u64, |sum, vma| sum.saturating_add(vma.range.len()));
         let is_within = |vma: &Vma| {
             let has_file = match vma.kind {
-                VmaKind::File { file, .. } => self.mapped_file(file).is_some(),
+                VmaKind::File { file, .. } | VmaKind::Durable { file, .. } => self.mapped_file(file).is_some(),
                 VmaKind::Overlay { inode, .. } => self.maps_overlay(inode),
                 VmaKind::Private | VmaKind::Shared | VmaKind::Stack => true,
             };

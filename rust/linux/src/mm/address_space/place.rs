@@ -77,7 +77,11 @@ impl AddressSpace {
 fn floor(range: PageRange, kind: VmaKind) -> u64 {
     match kind {
         VmaKind::Stack => range.start().saturating_sub(STACK_GUARD),
-        VmaKind::Private | VmaKind::Shared | VmaKind::File { .. } | VmaKind::Overlay { .. } => range.start(),
+        VmaKind::Private
+        | VmaKind::Shared
+        | VmaKind::File { .. }
+        | VmaKind::Durable { .. }
+        | VmaKind::Overlay { .. } => range.start(),
     }
 }
 

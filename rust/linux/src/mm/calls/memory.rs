@@ -4,17 +4,19 @@
 use std::sync::Arc;
 
 use mayfly_engine::Residency;
-use mayfly_machine::{PAGE_SIZE, Prot, layout};
+use mayfly_machine::{MemoryError, PAGE_SIZE, Prot, SharedFile, layout};
 
 use crate::base::arguments::int;
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
 use crate::base::ids::InodeId;
 use crate::base::pages::{self, PageRange, TASK_SIZE};
-use crate::fs::calls::overlay_mappings;
+use crate::fs::calls::{durable, overlay_mappings};
 use crate::fs::object::Object;
+use crate::host::files::HostFile;
 use crate::kernel::call::Call;
 use crate::kernel::{residency, work_limits};
+use crate::mm::durable_fault;
 use crate::mm::mapped_file::MappedFile;
 use crate::mm::placement::Placement;
 use crate::mm::vma::{Vma, VmaKind};
@@ -76,6 +78,9 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
         work_limits::check_range(call, replaced)?;
     }
     check_overlay(call, &backing, prot, shared)?;
+    if shared {
+        check_durable(call, &backing, prot, offset)?;
+    }
     if let Placement::Fixed(replaced) = placement {
         overlay_mappings::keep(call, &[replaced]);
     }
@@ -84,26 +89,31 @@ pub(crate) fn mmap(call: &mut Call<'_, '_>) -> CallResult {
         Backing::Zeroes => {
             space.edit().map(placement, len, prot, if shared { VmaKind::Shared } else { VmaKind::Private })?
         }
-        // What others write to the file would not be seen.
-        Backing::File(mapped) if shared && mapped.file.durable().is_some() => return Err(Errno::ENODEV.into()),
+        Backing::File { file, writable } if shared && file.file.durable().is_some() => {
+            space.edit().map_durable(placement, len, prot, file.clone(), offset, *writable)?
+        }
         // A writable mapping of a file of the host's cannot be shared.
-        Backing::File(_) if shared && prot.contains(Prot::WRITE) => return Err(Errno::EACCES.into()),
+        Backing::File { .. } if shared && prot.contains(Prot::WRITE) => return Err(Errno::EACCES.into()),
         Backing::Overlay { id, writable } => {
             space.edit().map_overlay(placement, len, prot, (*id, offset), shared, *writable || !shared)?
         }
-        Backing::File(file) => space.edit().map_file(placement, len, prot, file.clone(), offset, shared)?,
+        Backing::File { file, .. } => space.edit().map_file(placement, len, prot, file.clone(), offset, shared)?,
     };
     if let Placement::Fixed(_) = placement {
         unmap_pages(call, Some(range))?;
     }
-    overlay_mappings::forget_unmapped_files(call);
+    forget_unmapped_files(call)?;
     Ok(range.start())
 }
 
 /// What backs a new mapping.
 enum Backing {
     Zeroes,
-    File(MappedFile),
+    File {
+        file: MappedFile,
+        /// Whether the descriptor is open for writing.
+        writable: bool,
+    },
     /// A file of the overlay.
     Overlay {
         id: InodeId,
@@ -122,6 +132,39 @@ fn check_overlay(call: &Call<'_, '_>, backing: &Backing, prot: Prot, shared: boo
     }
 }
 
+/// Refuses shared mappings of files of durable mounts that the descriptor, the file system or the machine does not
+/// allow. As on Linux where a file system is mounted `noexec`, they cannot be executed.
+fn check_durable(call: &mut Call<'_, '_>, backing: &Backing, prot: Prot, offset: u64) -> Result<(), Errno> {
+    let Backing::File { file, writable } = backing else { return Ok(()) };
+    if file.file.durable().is_none() {
+        return Ok(());
+    }
+    if prot.contains(Prot::WRITE) && !writable {
+        return Err(Errno::EACCES);
+    }
+    if prot.contains(Prot::EXEC) {
+        return Err(Errno::EPERM);
+    }
+    let size = file.file.attributes(call.context.may_block)?.size;
+    let file = durable_fault::shared_file(file);
+    call.machine.check_shared_file(&file, offset / PAGE_SIZE, size.div_ceil(PAGE_SIZE)).map_err(|error| match error {
+        MemoryError::Host { .. } => Errno::ENODEV,
+        _ => Errno::ENOMEM,
+    })
+}
+
+/// Drops files that were kept only by mappings that have been removed.
+fn forget_unmapped_files(call: &mut Call<'_, '_>) -> Result<(), Halt> {
+    overlay_mappings::forget_unmapped_files(call);
+    if call.process.memory.has_durable_files() {
+        let mapped = call.process.memory.durable_files();
+        let mapped: Vec<SharedFile> = mapped.into_iter().map(durable_fault::shared_file).collect();
+        call.machine.retain_shared_files(|file| mapped.iter().any(|mapped| mapped.is_same(file)))?;
+        call.process.memory.edit().forget_files();
+    }
+    Ok(())
+}
+
 /// What backs a mapping of `fd`.
 fn backing(call: &Call<'_, '_>, fd: i32) -> Result<Backing, Errno> {
     let open = call.process.files.open_file(fd)?;
@@ -132,7 +175,10 @@ fn backing(call: &Call<'_, '_>, fd: i32) -> Result<Backing, Errno> {
         return Err(Errno::EACCES);
     }
     match &open.object {
-        Object::Host(file) => Ok(Backing::File(MappedFile { file: Arc::clone(file), path: Arc::clone(&open.path) })),
+        Object::Host(file) => {
+            let file = MappedFile { file: Arc::clone(file), path: Arc::clone(&open.path) };
+            Ok(Backing::File { file, writable: open.is_writable() })
+        }
         Object::Memory { id, .. } => {
             let writable = open.is_writable() && !call.process.overlay.inodes().is_write_sealed(*id);
             Ok(Backing::Overlay { id: *id, writable })
@@ -167,7 +213,7 @@ pub(crate) fn munmap(call: &mut Call<'_, '_>) -> CallResult {
     overlay_mappings::keep(call, &[range]);
     call.process.memory.edit().unmap(range)?;
     unmap_pages(call, Some(range))?;
-    overlay_mappings::forget_unmapped_files(call);
+    forget_unmapped_files(call)?;
     Ok(0)
 }
 
@@ -195,10 +241,15 @@ pub(crate) fn mprotect(call: &mut Call<'_, '_>) -> CallResult {
     }
     let prot = Prot::from_bits(prot).ok_or(Errno::EINVAL)?;
     let range = if grows_down { from_stack_start(call, range)? } else { range };
-    let is_shared_file =
-        |vma: Vma| matches!(vma.kind, VmaKind::File { shared: true, .. } | VmaKind::Overlay { writable: false, .. });
+    let refuses = |vma: Vma| match vma.kind {
+        VmaKind::File { shared: true, .. } | VmaKind::Overlay { writable: false, .. } => prot.contains(Prot::WRITE),
+        VmaKind::Durable { writable, .. } => {
+            prot.contains(Prot::EXEC) || (prot.contains(Prot::WRITE) && !writable)
+        }
+        _ => false,
+    };
     let is_shared = |vma: &Vma| matches!(vma.kind, VmaKind::Overlay { shared: true, .. });
-    if prot.contains(Prot::WRITE) && call.process.memory.within(range).any(is_shared_file) {
+    if call.process.memory.within(range).any(refuses) {
         return Err(Errno::EACCES.into());
     }
     work_limits::check_range(call, range)?;
@@ -258,7 +309,7 @@ pub(crate) fn mremap(call: &mut Call<'_, '_>) -> CallResult {
     if let Some((pages, to)) = done.moved {
         call.machine.move_pages(pages.start(), to, pages.len())?;
     }
-    overlay_mappings::forget_unmapped_files(call);
+    forget_unmapped_files(call)?;
     Ok(done.address)
 }
 
@@ -300,7 +351,35 @@ pub(crate) fn madvise(call: &mut Call<'_, '_>) -> CallResult {
     Ok(0)
 }
 
-/// `mlock(2)`, `munlock(2)`, `msync(2)`: memory is never swapped and has no file behind it.
+/// `msync(2)`: stores what was written to files of durable mounts. Other memory has no file behind it.
+pub(crate) fn msync(call: &mut Call<'_, '_>) -> CallResult {
+    const ALL: i32 = libc::MS_ASYNC | libc::MS_INVALIDATE | libc::MS_SYNC;
+    let [address, len, flags, ..] = call.args;
+    let flags = int(flags);
+    let is_contrary = flags & libc::MS_ASYNC != 0 && flags & libc::MS_SYNC != 0;
+    if flags & !ALL != 0 || is_contrary || !pages::is_aligned(address) {
+        return Err(Errno::EINVAL.into());
+    }
+    let range = PageRange::at(address, len).ok_or(Errno::ENOMEM)?;
+    if flags & libc::MS_SYNC != 0 {
+        let mut files: Vec<Arc<HostFile>> = Vec::new();
+        for vma in call.process.memory.within(range) {
+            if let VmaKind::Durable { file, .. } = vma.kind
+                && let Some(mapped) = call.process.memory.mapped_file(file)
+                && !files.iter().any(|known| known.key() == mapped.file.key())
+            {
+                files.push(Arc::clone(&mapped.file));
+            }
+        }
+        for file in files {
+            durable::change_file(call, &file, |file| file.sync(true))?;
+        }
+    }
+    require_mapped(call, range)?;
+    Ok(0)
+}
+
+/// `mlock(2)`, `munlock(2)`: memory is never swapped.
 pub(crate) fn nothing_to_do_for_range(call: &mut Call<'_, '_>) -> CallResult {
     let [address, len, ..] = call.args;
     let start = pages::align_down(address);

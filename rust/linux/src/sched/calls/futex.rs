@@ -1,18 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `futex(2)`: waits until a word of the program's memory changes, and wakes waiting threads.
 //!
-//! Threads switch only at exits, so checking a word and going to sleep is atomic. Futexes in memory that several
-//! machines share wake only threads of the same machine.
+//! Threads switch only at exits, so checking a word and going to sleep is atomic. Futexes in the memory that a tenant's
+//! machines share by its configuration wake only threads of the same machine. In a file of a durable mount that is
+//! mapped shared, a thread that waits looks at the word again and again: nothing tells that another machine has changed
+//! it. To wake without changing the word wakes only threads of the same machine there, and locks with an owner in the
+//! word (`FUTEX_LOCK_PI`) exclude only these.
 
 use crate::base::arguments::int;
 use crate::base::clock;
 use crate::base::errno::Errno;
-use crate::base::halt::{CallResult, Halt};
+use crate::base::halt::{CallResult, Halt, Wait};
 use crate::kernel::call::Call;
+use crate::mm::vma::VmaKind;
 use crate::sched::threads::{ThreadState, Waiting};
 use crate::time::calls::clocks;
 
 const OP_ARGUMENT_SHIFT: u32 = 8;
+/// How long a thread waits before it looks at a word of a file again, and how often that doubles: up to 8 ms.
+const FIRST_LOOK_NS: u64 = 250_000;
+const DOUBLINGS: usize = 5;
 /// Bits of a futex word that is a lock (`futex(2)`, robust_list in `<linux/futex.h>`).
 pub(crate) const FUTEX_WAITERS: u32 = 0x8000_0000;
 pub(crate) const FUTEX_OWNER_DIED: u32 = 0x4000_0000;
@@ -27,15 +34,20 @@ pub(crate) fn futex(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     let (value, third) = (int(value), int(third));
+    let is_file = operation & libc::FUTEX_PRIVATE_FLAG == 0 && (is_file(call, address) || is_file(call, second));
+    if is_file && !matches!(command, libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET) {
+        // Those that wait look again.
+        call.note_change();
+    }
     match command {
         libc::FUTEX_WAIT => {
-            let until = wait_until(call, timeout, false, false)?;
-            wait(call, address, value.cast_unsigned(), u32::MAX, until)
+            let until = call.until(|call| wait_until(call, timeout, false, false))?;
+            wait(call, address, value.cast_unsigned(), u32::MAX, until, is_file)
         }
         libc::FUTEX_WAIT_BITSET if third != 0 => {
             let realtime = operation & libc::FUTEX_CLOCK_REALTIME != 0;
-            let until = wait_until(call, timeout, true, realtime)?;
-            wait(call, address, value.cast_unsigned(), third.cast_unsigned(), until)
+            let until = call.until(|call| wait_until(call, timeout, true, realtime))?;
+            wait(call, address, value.cast_unsigned(), third.cast_unsigned(), until, is_file)
         }
         libc::FUTEX_WAKE => wake(call, address, u32::MAX, most(value)),
         libc::FUTEX_WAKE_BITSET if third != 0 => wake(call, address, third.cast_unsigned(), most(value)),
@@ -98,7 +110,23 @@ fn wait_until(call: &mut Call<'_, '_>, timeout: u64, absolute: bool, realtime: b
     }))
 }
 
-fn wait(call: &mut Call<'_, '_>, address: u64, value: u32, bitset: u32, until_ns: Option<u64>) -> CallResult {
+/// Whether the word lies in a file of a durable mount that is mapped shared.
+fn is_file(call: &Call<'_, '_>, address: u64) -> bool {
+    call.process.memory.find(address).is_some_and(|vma| matches!(vma.kind, VmaKind::Durable { .. }))
+}
+
+/// `is_file`: another machine may change the word.
+fn wait(
+    call: &mut Call<'_, '_>,
+    address: u64,
+    value: u32,
+    bitset: u32,
+    until_ns: Option<u64>,
+    is_file: bool,
+) -> CallResult {
+    if is_file {
+        return wait_for_change(call, address, value, until_ns);
+    }
     if call.user().read_u32(address)? != value {
         return Err(Errno::EAGAIN.into());
     }
@@ -106,6 +134,20 @@ fn wait(call: &mut Call<'_, '_>, address: u64, value: u32, bitset: u32, until_ns
     let turn = threads.next_turn();
     threads.current_mut().state = ThreadState::Waiting(Waiting::Futex { address, bitset, until_ns, turn, owns: false });
     Err(Halt::Switch)
+}
+
+/// Waits until a word that other machines can change has another value, as if that had woken the thread.
+fn wait_for_change(call: &mut Call<'_, '_>, address: u64, value: u32, until_ns: Option<u64>) -> CallResult {
+    let attempts = call.progress();
+    if call.user().read_u32(address)? != value {
+        return if attempts == 0 { Err(Errno::EAGAIN.into()) } else { Ok(0) };
+    }
+    if clock::is_over(until_ns) {
+        return Err(Errno::ETIMEDOUT.into());
+    }
+    let pause = FIRST_LOOK_NS << attempts.min(DOUBLINGS);
+    let wait = Wait { call: "a futex", until_ns, look_ns: Some(clock::now_ns().saturating_add(pause)) };
+    Err(call.wait_with_progress(wait, attempts.saturating_add(1)))
 }
 
 /// Wakes up to `most` threads that wait at `address` with one of these bits, the longest waiting first. Returns their

@@ -21,7 +21,11 @@ pub(super) fn maps(process: &Process) -> String {
 }
 
 fn is_shared(kind: VmaKind) -> bool {
-    matches!(kind, VmaKind::Shared | VmaKind::Overlay { shared: true, .. } | VmaKind::File { shared: true, .. })
+    match kind {
+        VmaKind::Shared | VmaKind::Durable { .. } => true,
+        VmaKind::Overlay { shared, .. } | VmaKind::File { shared, .. } => shared,
+        VmaKind::Private | VmaKind::Stack => false,
+    }
 }
 
 /// The line of a mapping.
@@ -35,7 +39,7 @@ fn line(process: &Process, vma: &Vma) -> String {
         VmaKind::Private | VmaKind::Shared => (0, 0, 0, String::new()),
         // Only the file's descriptors know its name.
         VmaKind::Overlay { offset, .. } => (offset, 0, 0, String::new()),
-        VmaKind::File { file, offset, .. } => match space.mapped_file(file) {
+        VmaKind::File { file, offset, .. } | VmaKind::Durable { file, offset, .. } => match space.mapped_file(file) {
             Some(mapped) => {
                 let (device, inode) = mapped.file.identity();
                 (offset, device, inode, String::from_utf8_lossy(&mapped.path).replace('\n', "\\012"))
