@@ -76,6 +76,7 @@ mod residency;
 mod saved;
 mod scattered;
 mod shared;
+mod shared_files;
 mod ways;
 mod zeroes;
 
