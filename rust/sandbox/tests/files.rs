@@ -149,6 +149,11 @@ import mayfly
 
 boots = sqlite3.connect('/data/base', timeout=20, isolation_level=None)
 boots.execute('create table if not exists t(a integer primary key, b blob)')
+# In WAL a connection has locks as long as it is open.
+early = sqlite3.connect('/data/early', timeout=20, isolation_level=None)
+early.execute('pragma journal_mode=wal')
+early.execute('create table if not exists t(a integer primary key, b blob)')
+early.execute('insert into t(b) values (1)')
 
 def page(request):
     way, _, count = request.path.strip('/').partition('/')
@@ -158,6 +163,11 @@ def page(request):
         if way == 'count':
             total = boots.execute('select count(*) from t').fetchone()[0]
             return mayfly.Response(f'{total} {boots.execute(\"pragma integrity_check\").fetchone()[0]}')
+        if way == 'early':
+            for _ in range(int(count)):
+                early.execute('insert into t(b) values (2)')
+            names = ' '.join(sorted(name for name in os.listdir('/data') if name.startswith('early')))
+            return mayfly.Response(f'{early.execute(\"select count(*) from t\").fetchone()[0]} {names}')
         if way == 'config':
             with open('/data/config.new', 'w') as new:
                 new.write(count * 1000)
@@ -199,7 +209,7 @@ fn sqlite_keeps_a_database_of_a_durable_mount_that_workers_share() {
     let (python, folder, data) = place();
     fs::write(folder.path().join("main.py"), DURABLE).unwrap();
     let limits = Limits { boot_memory_bytes: 1 << 30, private_memory_bytes: 256 << 20, ..patient() };
-    let access = MountAccess::Durable(DurableLimits { bytes: 8 << 20, files: 10 });
+    let access = MountAccess::Durable(DurableLimits { bytes: 8 << 20, files: 20 });
     let snapshot = boot(&python, folder.path(), (&data, access), &limits);
     let mut workers: Vec<_> = (0..2).map(|_| Worker::fork(&snapshot).unwrap()).collect();
     // In turns, in both modes, the second with and without an index that workers share.
@@ -224,6 +234,21 @@ fn sqlite_keeps_a_database_of_a_durable_mount_that_workers_share() {
         rows += 40;
         workers.iter_mut().for_each(|worker| assert_eq!(text(worker, "/count"), format!("{rows} ok"), "{way}"));
     }
+    // By a connection of the boot that has had its database in WAL since.
+    let mut early = 1;
+    for round in 0..4 {
+        early += 2;
+        let names = "early early-shm early-wal";
+        assert_eq!(text(&mut workers[round % 2], "/early/2"), format!("{early} {names}"));
+        assert_eq!(workers[round % 2].differences(), 0);
+        assert_eq!(text(&mut workers[1 - round % 2], "/early/0"), format!("{early} {names}"));
+    }
+    std::thread::scope(|scope| {
+        for worker in &mut workers {
+            scope.spawn(|| (0..5).for_each(|_| assert!(text(worker, "/early/4").ends_with("-wal"))));
+        }
+    });
+    assert!(text(&mut workers[0], "/early/0").starts_with(&format!("{} ", early + 40)));
     // A request that is given up in the middle of a transaction leaves what a killed process leaves.
     for way in ["wal", "delete"] {
         assert_eq!(text(&mut workers[1], &format!("/{way}/1")), way);

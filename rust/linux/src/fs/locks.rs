@@ -71,6 +71,11 @@ impl Locks {
         self.ranges.len()
     }
 
+    /// Whether a range is locked exclusively.
+    pub(crate) fn has_exclusive_range(&self) -> bool {
+        self.ranges.iter().any(|range| range.kind == LockKind::Exclusive)
+    }
+
     /// The lock on the whole file, by `flock`.
     pub(crate) fn whole(&self) -> Option<LockKind> {
         self.whole

@@ -227,14 +227,16 @@ impl DescriptorTable {
         &mut self.records
     }
 
-    /// The path of a file of a durable mount that is locked.
+    /// The path of a file of a durable mount that is locked in a way in which workers cannot have it locked, too. A shared
+    /// lock of the process's can stay: see [`DescriptorTable::share_durable`].
     pub(crate) fn locked_durable(&self) -> Option<String> {
         let is_locked = |open: &&OpenFile| {
             matches!(&open.object, Object::Host(file) if file.durable().is_some())
                 && open.locks.as_ref().is_some_and(|locks| locks.ranges() > 0 || locks.whole().is_some())
         };
         let has_records = |open: &&OpenFile| {
-            let locked = |key| self.records.iter().any(|owner| owner.locks.ranges() > 0 && owner.file.key() == key);
+            let locked =
+                |key| self.records.iter().any(|owner| owner.locks.has_exclusive_range() && owner.file.key() == key);
             matches!(&open.object, Object::Host(file) if locked(file.key()))
         };
         let found = self.open.iter().flatten().find(|open| is_locked(open) || has_records(open));
@@ -247,8 +249,12 @@ impl DescriptorTable {
     }
 
     /// Prepares for a snapshot, whose workers share the open files of durable mounts.
+    ///
+    /// The snapshot keeps the process's shared record locks as long as it lives: each of its workers has them, and no
+    /// other process can change what they protect. A worker's further locks are those of an open file of its own.
     pub(crate) fn share_durable(&mut self) {
-        self.records.clear();
+        self.records.retain(|owner| owner.locks.ranges() > 0);
+        self.records.iter().for_each(|owner| owner.file.share());
         for object in self.objects() {
             if let Object::Host(file) = object {
                 file.share();

@@ -331,6 +331,41 @@ fn a_program_that_holds_a_lock_is_named() {
         assert_eq!(puppet.lock(fd, command, UNLOCK, 0, 0), Ok(0));
         assert_eq!(puppet.process.locked_file(), None);
     }
+    assert_eq!(puppet.lock(fd, libc::F_OFD_SETLK, READ, 0, 0), Ok(0));
+    assert!(puppet.process.locked_file().is_some());
+}
+
+#[test]
+fn shared_locks_of_a_process_stay_with_its_snapshot() {
+    let root = tempfile::tempdir().unwrap();
+    let mut puppet = booted(root.path(), 100, 10);
+    let fd = puppet.open("/data/file", CREATE);
+    let set = libc::F_SETLK;
+    assert_eq!(puppet.lock(fd, set, READ, 0, 10), Ok(0));
+    assert_eq!(puppet.process.locked_file(), None);
+    let (image, frozen) = puppet.freeze();
+    let host = fs::File::options().read(true).write(true).open(root.path().join("file")).unwrap();
+    let whole = |kind| mayfly_files::set_lock(&host, mayfly_files::LockRange::ALL, kind).is_ok();
+    let (mut one, mut other) = (Puppet::fork(&image, &frozen), Puppet::fork(&image, &frozen));
+    for _ in 0..2 {
+        assert!(!whole(Some(mayfly_files::FileLock::Exclusive)) && whole(Some(mayfly_files::FileLock::Shared)));
+        assert!(whole(None));
+        // Locks of the workers' own exclude each other.
+        assert_eq!(one.lock(fd, set, WRITE, 20, 10), Ok(0));
+        assert_eq!(other.lock(fd, set, READ, 25, 1), Ok(error(libc::EAGAIN)));
+        assert_eq!(other.lock(fd, set, READ, 5, 1), Ok(0));
+        assert_eq!(one.lock(fd, set, WRITE, 5, 1), Ok(error(libc::EAGAIN)), "it is the others', too");
+        for worker in [&mut one, &mut other] {
+            assert_eq!(worker.lock(fd, set, UNLOCK, 0, 10), Ok(0));
+        }
+        assert!(!whole(Some(mayfly_files::FileLock::Exclusive)), "the snapshot has it still");
+        one.reset(&frozen).unwrap();
+        other.reset(&frozen).unwrap();
+    }
+    drop((one, other));
+    assert!(!whole(Some(mayfly_files::FileLock::Exclusive)));
+    drop(frozen);
+    assert!(whole(Some(mayfly_files::FileLock::Exclusive)));
 }
 
 #[test]

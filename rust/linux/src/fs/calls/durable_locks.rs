@@ -6,6 +6,9 @@
 //! | `flock`, `F_OFD_SETLK` | the same, of the host's open file that belongs to the program's |
 //! | `F_SETLK`: the process's | `F_OFD_SETLK` of one more open file, which the process has for the file: its owner |
 //!
+//! Shared record locks that a program has when it is frozen stay: the snapshot holds them, and every worker has them. A
+//! worker that gives one up, or wants it exclusively, finds that the snapshot has it still.
+//!
 //! A call that waits for a lock tries again and again, at longer and longer intervals, as long as the request may run:
 //! no thread of the host waits. There is no EDEADLK.
 
@@ -149,21 +152,22 @@ pub(crate) fn set(call: &mut Call<'_, '_>, fd: i32, request: RangeRequest, waits
 fn owner(call: &mut Call<'_, '_>, fd: i32) -> Result<Arc<HostFile>, Errno> {
     let file = durable::file(call, fd)?.ok_or(Errno::EBADF)?;
     let found = call.process.files.records().iter().find(|owner| owner.file.key() == file.key());
-    if let Some(owner) = found {
-        return Ok(Arc::clone(&owner.file));
-    }
-    if call.process.files.records().len() >= OWNERS_MAX {
-        return Err(Errno::ENOLCK);
-    }
+    let has_kept = match found {
+        Some(owner) if !owner.file.is_shared() => return Ok(Arc::clone(&owner.file)),
+        // It holds the snapshot's locks, for all workers.
+        Some(_) => true,
+        None if call.process.files.records().len() >= OWNERS_MAX => return Err(Errno::ENOLCK),
+        None => false,
+    };
     // For writing even where `fd` is not: another descriptor may ask for an exclusive lock later.
     let new = match durable::open_again(call, &file, true) {
         Err(Errno::EACCES | Errno::EROFS) => durable::open_again(call, &file, false)?,
         new => new?,
     };
-    call.process
-        .files
-        .edit()
-        .records_mut()
-        .push(RecordLocks { file: Arc::clone(&new), locks: Locks::new(file.identity()) });
+    let owners = call.process.files.edit().records_mut();
+    match owners.iter_mut().find(|owner| has_kept && owner.file.key() == file.key()) {
+        Some(owner) => owner.file = Arc::clone(&new),
+        None => owners.push(RecordLocks { file: Arc::clone(&new), locks: Locks::new(file.identity()) }),
+    }
     Ok(new)
 }
