@@ -297,13 +297,18 @@ fn writing_to_a_mount_agrees_and_does_not_change_it() {
     changes_agree("writing", "/srv/data", root.path(), &[point]);
 }
 
+/// The files that `sparse.c` finds.
+fn lettered(root: &Path) {
+    let letters =
+        |count: usize| (b'a'..=b'z').cycle().flat_map(|letter| [letter; 4096]).take(count).collect::<Vec<_>>();
+    std::fs::write(root.join("base"), letters(60 * 4096)).unwrap();
+    std::fs::write(root.join("second"), letters(3 * 4096 + 7)).unwrap();
+}
+
 #[test]
 fn writing_page_by_page_agrees_and_does_not_change_the_mount() {
     let root = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
-    let letters =
-        |count: usize| (b'a'..=b'z').cycle().flat_map(|letter| [letter; 4096]).take(count).collect::<Vec<_>>();
-    std::fs::write(root.path().join("base"), letters(60 * 4096)).unwrap();
-    std::fs::write(root.path().join("second"), letters(3 * 4096 + 7)).unwrap();
+    lettered(root.path());
     let point =
         MountPoint { guest: "/srv/data".into(), host: root.path().into(), access: mayfly_linux::MountAccess::Private };
     changes_agree("sparse", "/srv/data", root.path(), &[point]);
@@ -340,6 +345,16 @@ fn writing_to_a_durable_mount_agrees_but_for_links_and_sockets() {
             let same = ["lock(", "range(", "type ", "write(", "truncate(", "mkdir(", "fsync("];
             assert!(!same.iter().any(|call| native.contains(call)), "{name}: {inside}, natively {native}");
         }
+    }
+}
+
+#[test]
+fn mappings_of_a_durable_mount_agree_but_for_private_ones() {
+    let (inside, native) = in_a_durable_mount("sparse", lettered);
+    assert_eq!(inside.len(), native.len(), "{inside:?}");
+    for (inside, native) in inside.iter().zip(&native).filter(|(inside, native)| inside != native) {
+        // Copies, page by page.
+        assert!(native.contains("private"), "{inside}, natively {native}");
     }
 }
 

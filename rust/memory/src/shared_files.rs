@@ -125,9 +125,8 @@ impl SharedFiles {
     ///
     /// `OutOfMemory` if there are too many windows, or no room; otherwise what the kernel says to the mapping.
     pub fn frame_or_map(&mut self, file: &SharedFile, page: u64, file_pages: u64) -> io::Result<u64> {
-        let has = |window: &&Window| {
-            window.file.is_same(file) && page >= window.start && page - window.start < window.pages
-        };
+        let has =
+            |window: &&Window| window.file.is_same(file) && page >= window.start && page - window.start < window.pages;
         if let Some(window) = self.windows.iter().find(has) {
             return Ok(FIRST_FRAME + window.first + (page - window.start));
         }

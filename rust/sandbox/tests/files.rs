@@ -282,8 +282,7 @@ fn sqlite_keeps_a_database_of_a_durable_mount_that_workers_share() {
 /// Has a request begin a transaction, and stop in the middle of it.
 fn hold(worker: &mut Worker, way: &str) {
     let path = format!("/hold/{way}");
-    let request =
-        Request { method: b"GET", path: path.as_bytes(), query: b"", headers: &[], body: b"", client: None };
+    let request = Request { method: b"GET", path: path.as_bytes(), query: b"", headers: &[], body: b"", client: None };
     let mut sink = BufferedResponse::default();
     let mut progress = worker.start(1, &request, Duration::MAX, &mut sink).unwrap();
     // Python itself may sleep for the time of a collection before it sleeps for the program.

@@ -4,13 +4,12 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use mayfly_machine::{MemoryError, Prot};
+use mayfly_machine::{MemoryError, PAGE_SIZE, Prot};
 
 use mayfly_memory::files::Page;
 use mayfly_memory::tables::Entry;
 
 use crate::machine::aliases::Aliases;
-use crate::machine::shared_file_pages::SharedFilePages;
 
 /// The content of a work-set page when a request begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +29,26 @@ pub(crate) struct WorkPage {
     pub(crate) frame: u64,
     pub(crate) prot: Prot,
     pub(crate) birth: Birth,
+}
+
+/// How many addresses a page table names: where shared files' pages lie is remembered so coarsely.
+pub(crate) const TABLE_BYTES: u64 = 512 * PAGE_SIZE;
+/// What a machine remembers of pages of files that are mapped shared.
+#[derive(Debug, Default)]
+pub(crate) struct SharedFilePages {
+    /// The page tables that may name some: the first address of each.
+    pub(crate) tables: HashSet<u64>,
+    /// How many were mapped since all were removed.
+    pub(crate) pages: u64,
+    /// How often the processor could not reach one since all were removed in peace.
+    pub(crate) losses: u32,
+}
+
+impl SharedFilePages {
+    /// There may be a page at `address`.
+    pub(crate) fn note(&mut self, address: u64) {
+        self.tables.insert(address - address % TABLE_BYTES);
+    }
 }
 
 /// What a worker has changed since it was forked.

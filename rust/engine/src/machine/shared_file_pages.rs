@@ -4,34 +4,18 @@
 //! They are no part of the machine's memory: not of its limit, its work set, its image, or what a reset restores. A
 //! reset removes them from the tables and unmaps their windows; what was written stays the file's.
 
-use std::collections::HashSet;
-
 use mayfly_machine::layout::{USER_END, USER_MIN};
 use mayfly_machine::{MemoryError, PAGE_SIZE, Prot, RunError, SharedFile};
 use mayfly_memory::tables::Entry;
 
+use crate::machine::changes::{SharedFilePages, TABLE_BYTES};
 use crate::machine::machine::Machine;
 
-/// How many addresses a page table names: where such pages lie is remembered so coarsely.
-const TABLE_BYTES: u64 = 512 * PAGE_SIZE;
-/// How often a request may meet a page that its file has lost, or that cannot be read. Each time costs it a fault.
+/// How often a program may meet a page that its file has lost, or that cannot be read, before something else is taken to
+/// be wrong. Each time costs it a fault.
 const LOSSES_MAX: u32 = 64;
-
-/// What a machine remembers of pages of files that are mapped shared.
-#[derive(Debug, Default)]
-pub(crate) struct SharedFilePages {
-    /// The page tables that may name some: the first address of each.
-    tables: HashSet<u64>,
-    /// How often the processor could not reach one since the last reset.
-    losses: u32,
-}
-
-impl SharedFilePages {
-    /// There may be a page at `address`.
-    pub(crate) fn note(&mut self, address: u64) {
-        self.tables.insert(address - address % TABLE_BYTES);
-    }
-}
+/// Most pages in the tables at a time. Removing them, which a loop may have to do, takes less than a millisecond.
+const PAGES_MAX: u64 = 16_384;
 
 impl Machine {
     /// Maps `count` pages of a file from `first` on at `address`, as they are: what the program writes to them is
@@ -54,6 +38,10 @@ impl Machine {
     ) -> Result<u64, MemoryError> {
         Self::check_range(address, count.saturating_mul(PAGE_SIZE))?;
         let prot = if file.writable { prot } else { prot.without(Prot::WRITE) };
+        if self.changes.shared_files.pages.saturating_add(count) > PAGES_MAX {
+            // Those that are needed come back by faults.
+            self.unmap_shared_files()?;
+        }
         self.translations.clear();
         let mut done = 0;
         while done < count {
@@ -79,6 +67,7 @@ impl Machine {
         let frame = self.shared_file_frame(file, page, file_pages)?;
         self.record(slot, address, old);
         self.changes.shared_files.note(address);
+        self.changes.shared_files.pages += 1;
         self.memory.write_u64(slot, Entry::user(frame, prot).0);
         Ok(())
     }
@@ -133,12 +122,14 @@ impl Machine {
     ///
     /// [`MemoryError::Host`] if the kernel refuses; the machine must not be used again then.
     pub fn unmap_shared_files(&mut self) -> Result<(), MemoryError> {
+        self.changes.shared_files.losses = 0;
         if self.has_shared_files() { self.remove_shared_file_pages() } else { Ok(()) }
     }
 
     #[cold]
     fn remove_shared_file_pages(&mut self) -> Result<(), MemoryError> {
         let mut found = Vec::new();
+        self.changes.shared_files.pages = 0;
         for start in std::mem::take(&mut self.changes.shared_files.tables) {
             let (from, to) = (start.max(USER_MIN), (start + TABLE_BYTES).min(USER_END));
             self.tables.for_each(&mut self.memory, from, to, &mut |memory, address, _, entry| {
@@ -165,7 +156,7 @@ impl Machine {
         let can_be = error.source.raw_os_error() == Some(libc::EFAULT) && self.has_shared_files();
         let losses = &mut self.changes.shared_files.losses;
         *losses = losses.saturating_add(1);
-        if !can_be || *losses > LOSSES_MAX || self.unmap_shared_files().is_err() {
+        if !can_be || *losses > LOSSES_MAX || self.remove_shared_file_pages().is_err() {
             return Err(error);
         }
         Ok(())

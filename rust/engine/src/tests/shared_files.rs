@@ -49,7 +49,9 @@ fn add(worker: &mut Machine, file: &Arc<File>, address: u64, count: u64) -> Resu
                 }
                 worker.map_shared_file(page, RW, &shared(file), (index, 1), pages).unwrap();
             }
-            Exit::PageFault { address, .. } => worker.make_writable(address & !(PAGE_SIZE - 1), Origin::Snapshot).unwrap(),
+            Exit::PageFault { address, .. } => {
+                worker.make_writable(address & !(PAGE_SIZE - 1), Origin::Snapshot).unwrap()
+            }
             other => panic!("{other:?}"),
         }
     }
@@ -127,7 +129,9 @@ fn a_file_that_is_cut_off_under_a_running_machine_is_a_fault_of_the_program() {
     // Before it runs on.
     worker.map_shared_file(AT, RW, &shared(&file), (0, 3), PAGES).unwrap();
     file.set_len(PAGE_SIZE).unwrap();
-    assert!(worker.read(AT + 2 * PAGE_SIZE, &mut [0; 8]).is_err() && worker.write(AT + 2 * PAGE_SIZE, &[0; 8]).is_err());
+    assert!(
+        worker.read(AT + 2 * PAGE_SIZE, &mut [0; 8]).is_err() && worker.write(AT + 2 * PAGE_SIZE, &[0; 8]).is_err()
+    );
     assert_eq!(add(&mut worker, &file, AT + 2 * PAGE_SIZE, 1), Err(AT + 2 * PAGE_SIZE));
     worker.abandon().unwrap();
     worker.reset().unwrap();

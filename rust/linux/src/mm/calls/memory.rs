@@ -243,9 +243,7 @@ pub(crate) fn mprotect(call: &mut Call<'_, '_>) -> CallResult {
     let range = if grows_down { from_stack_start(call, range)? } else { range };
     let refuses = |vma: Vma| match vma.kind {
         VmaKind::File { shared: true, .. } | VmaKind::Overlay { writable: false, .. } => prot.contains(Prot::WRITE),
-        VmaKind::Durable { writable, .. } => {
-            prot.contains(Prot::EXEC) || (prot.contains(Prot::WRITE) && !writable)
-        }
+        VmaKind::Durable { writable, .. } => prot.contains(Prot::EXEC) || (prot.contains(Prot::WRITE) && !writable),
         _ => false,
     };
     let is_shared = |vma: &Vma| matches!(vma.kind, VmaKind::Overlay { shared: true, .. });

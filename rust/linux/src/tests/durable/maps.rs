@@ -53,7 +53,10 @@ fn workers_and_the_host_see_each_others_writes_and_a_reset_keeps_them() {
         one.touch(MAP + 2 * PAGE_SIZE).unwrap();
         other.touch(MAP).unwrap();
         assert_eq!([content(0), content(2 * PAGE)], [2 * round + 2, round + 1]);
-        assert_eq!((one.word_at(MAP), other.word_at(MAP + 2 * PAGE_SIZE)), (2 * u64::from(round) + 2, u64::from(round) + 1));
+        assert_eq!(
+            (one.word_at(MAP), other.word_at(MAP + 2 * PAGE_SIZE)),
+            (2 * u64::from(round) + 2, u64::from(round) + 1)
+        );
         // Calls and mappings see the same bytes.
         assert_eq!(one.store(fd, PAGE_SIZE + 8, "text"), 4);
         assert_eq!(other.word_at(MAP + PAGE_SIZE + 8) as u32, u32::from_le_bytes(*b"text"));
