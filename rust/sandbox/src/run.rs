@@ -129,7 +129,7 @@ impl Runner {
     #[inline]
     pub(crate) fn begin_leg(&mut self, machine: &mut Machine, may_block: bool) {
         // Pages that cannot be taken away may make this thread wait, at worst.
-        self.may_block = may_block || (machine.has_shared_files() && machine.unmap_shared_files().is_err());
+        self.may_block = may_block || machine.unmap_shared_files().is_err();
     }
 
     /// Has the personality act without an exit of the program.

@@ -40,7 +40,7 @@ pub(crate) struct SharedFilePages {
     pub(crate) tables: HashSet<u64>,
     /// How many were mapped since all were removed.
     pub(crate) pages: u64,
-    /// How often the processor could not reach one since all were removed in peace.
+    /// How often the processor could not reach one since a leg began.
     pub(crate) losses: u32,
 }
 

@@ -121,6 +121,7 @@ impl Machine {
     /// # Errors
     ///
     /// [`MemoryError::Host`] if the kernel refuses; the machine must not be used again then.
+    #[inline]
     pub fn unmap_shared_files(&mut self) -> Result<(), MemoryError> {
         self.changes.shared_files.losses = 0;
         if self.has_shared_files() { self.remove_shared_file_pages() } else { Ok(()) }

@@ -75,7 +75,7 @@ fn writes_reach_the_file_and_no_page_stays() {
             assert!(worker.is_shared_file_page(AT + PAGE_SIZE) && worker.has_shared_files());
             assert!(worker.private_pages() <= before + 4, "tables and the stack at most");
             worker.reset().unwrap();
-            worker.enter_frozen(0).unwrap();
+            worker.enter_frozen(INBOX).unwrap();
             assert_eq!(worker.audit(), []);
             assert!(!worker.is_mapped(AT + PAGE_SIZE) && !worker.has_shared_files());
         }
@@ -125,7 +125,7 @@ fn a_file_that_is_cut_off_under_a_running_machine_is_a_fault_of_the_program() {
     let mut worker = Machine::fork(&image, 256, &[]).unwrap();
     assert_eq!(add(&mut worker, &file, AT + 2 * PAGE_SIZE, 1), Ok(6));
     worker.reset().unwrap();
-    worker.enter_frozen(0).unwrap();
+    worker.enter_frozen(INBOX).unwrap();
     // Before it runs on.
     worker.map_shared_file(AT, RW, &shared(&file), (0, 3), PAGES).unwrap();
     file.set_len(PAGE_SIZE).unwrap();
@@ -135,7 +135,7 @@ fn a_file_that_is_cut_off_under_a_running_machine_is_a_fault_of_the_program() {
     assert_eq!(add(&mut worker, &file, AT + 2 * PAGE_SIZE, 1), Err(AT + 2 * PAGE_SIZE));
     worker.abandon().unwrap();
     worker.reset().unwrap();
-    worker.enter_frozen(0).unwrap();
+    worker.enter_frozen(INBOX).unwrap();
     // While it runs.
     for _ in 0..3 {
         file.set_len(PAGES * PAGE_SIZE).unwrap();
@@ -154,7 +154,7 @@ fn a_file_that_is_cut_off_under_a_running_machine_is_a_fault_of_the_program() {
         assert_eq!(result, Err(AT + 2 * PAGE_SIZE));
         worker.abandon().unwrap();
         worker.reset().unwrap();
-        worker.enter_frozen(0).unwrap();
+        worker.enter_frozen(INBOX).unwrap();
         assert_eq!(worker.audit(), []);
     }
     assert_eq!(add(&mut worker, &file, AT, 1), Ok(6), "the worker is as good as before");
