@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -63,6 +64,26 @@ static void waits(void) {
         SAY((long)result);
         SAY(flock(two, LOCK_UN));
     }
+    close(two);
+}
+
+static void on_alarm(int number) { (void)number; }
+
+// A wait that a signal ends has locked nothing, however often the lock was looked at before.
+static void interrupted(void) {
+    int one = open("lock", O_RDWR), two = open("lock", O_RDWR);
+    struct sigaction action = {.sa_handler = on_alarm};
+    struct itimerval soon = {{0, 50000}, {0, 50000}}, never = {{0, 0}, {0, 0}};
+    struct flock part = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_len = 1};
+    sigaction(SIGALRM, &action, NULL);
+    SAY(flock(one, LOCK_EX));
+    SAY(fcntl(one, F_OFD_SETLK, &part));
+    setitimer(ITIMER_REAL, &soon, NULL);
+    SAY(flock(two, LOCK_EX));
+    SAY(fcntl(two, F_OFD_SETLKW, &part));
+    setitimer(ITIMER_REAL, &never, NULL);
+    SAY(flock(two, LOCK_EX | LOCK_NB));
+    close(one);
     close(two);
 }
 
@@ -377,6 +398,7 @@ int main(int argc, char **argv) {
     umask(022);
     flocks();
     waits();
+    interrupted();
     ranges();
     shared_memory();
     directories();
