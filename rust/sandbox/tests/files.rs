@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use common::{Kept, call, patient, text};
 use mayfly_sandbox::{
-    BufferedResponse, DurableLimits, Host, Limits, MountAccess, MountPoint, Mounts, Program, Progress, Request,
+    BufferedResponse, DurableLimits, Host, Limits, MountAccess, MountPoint, Mounts, Program, Progress, Request, Slice,
     Snapshot, Worker,
 };
 
@@ -249,6 +249,16 @@ fn sqlite_keeps_a_database_of_a_durable_mount_that_workers_share() {
         }
     });
     assert!(text(&mut workers[0], "/early/0").starts_with(&format!("{} ", early + 40)));
+    // Leg by leg, on threads that may block and threads that may not, where pages of the index are none of the program's.
+    for way in ["wal", "early"] {
+        assert!(text(&mut workers[0], &format!("/{way}/0")).contains("wal"));
+        let answer = leg_by_leg(&mut workers[1], &format!("/{way}/3"));
+        assert!(answer.contains("wal"), "{answer}");
+        assert_eq!(workers[1].differences(), 0);
+    }
+    (rows, early) = (rows + 3, early + 43);
+    assert!(text(&mut workers[0], "/early/0").starts_with(&format!("{early} ")));
+    assert_eq!(text(&mut workers[0], "/count"), format!("{rows} ok"));
     // A request that is given up in the middle of a transaction leaves what a killed process leaves.
     for way in ["wal", "delete"] {
         assert_eq!(text(&mut workers[1], &format!("/{way}/1")), way);
@@ -277,6 +287,23 @@ fn sqlite_keeps_a_database_of_a_durable_mount_that_workers_share() {
         assert_eq!(full, "OperationalError database or disk is full");
         assert_eq!(text(&mut workers[1], "/count").split_whitespace().nth(1), Some("ok"));
     }
+}
+
+/// The answer to a request whose legs may not block and may block in turns.
+fn leg_by_leg(worker: &mut Worker, path: &str) -> String {
+    let request = Request { method: b"GET", path: path.as_bytes(), query: b"", headers: &[], body: b"", client: None };
+    let mut sink = BufferedResponse::default();
+    let time = Duration::from_millis(5);
+    let mut progress = worker.start(1, &request, Slice::non_blocking(time), &mut sink).unwrap();
+    let mut legs = 1;
+    while !matches!(progress, Progress::Answered(_)) {
+        legs += 1;
+        let slice = Slice { time, may_block: legs % 2 == 0 };
+        progress = worker.resume(slice, &mut sink).unwrap();
+    }
+    assert!(legs > 2, "{legs}");
+    worker.reset().unwrap();
+    String::from_utf8(sink.body).unwrap()
 }
 
 /// Has a request begin a transaction, and stop in the middle of it.
