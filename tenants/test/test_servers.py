@@ -32,7 +32,7 @@ def free_port() -> int:
     """None of those that Linux gives to sockets which name no port: no other connection gets it before the server."""
     with open("/proc/sys/net/ipv4/ip_local_port_range") as file:
         given, last = map(int, file.read().split())
-    ports = [*range(10_000, given), *range(last + 1, 1 << 16)]
+    ports = [*range(10_000, given), *range(last + 1, 1 << 16)] or [0]
     while True:
         with socket.socket() as listener, contextlib.suppress(OSError):
             listener.bind(("127.0.0.1", random.choice(ports)))

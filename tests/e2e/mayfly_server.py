@@ -336,7 +336,7 @@ def free_port():
     connection or listener gets it before the server binds it.
     """
     given, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
-    ports = [*range(10_000, given), *range(last + 1, 1 << 16)]
+    ports = [*range(10_000, given), *range(last + 1, 1 << 16)] or [0]
     while True:
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", random.choice(ports)))

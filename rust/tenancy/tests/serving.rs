@@ -221,7 +221,7 @@ fn a_tenant_that_does_not_boot_answers_503_with_the_reason_and_others_serve() {
 #[test]
 fn the_server_starts_without_a_tenant_that_is_slow_to_boot() {
     let slow = json!({"args": ["boot:loop"], "limits": {"boot_ms": 5000}});
-    let server = start(&[tenant("slow", slow), tenant("quick", json!({}))]);
+    let server = start_at_once(json!({"tenants": [tenant("slow", slow), tenant("quick", json!({}))]}));
     let mut pool = server.loop_pool();
     let response = get(&mut pool, "/slow");
     assert_eq!(response.error(), (503, "unavailable".to_owned()));

@@ -41,7 +41,18 @@ pub fn start(tenants: &[Value]) -> Server {
     start_with(json!({ "tenants": tenants }))
 }
 
+/// A server whose tenants have booted. By itself, a server waits for three seconds, which is short on a busy machine.
 pub fn start_with(config: Value) -> Server {
+    let server = start_at_once(config);
+    await_boots(&server);
+    server
+}
+
+pub fn await_boots(server: &Server) {
+    wait_until("the tenants boot", || server.readiness().booting == 0);
+}
+
+pub fn start_at_once(config: Value) -> Server {
     let server = Server::start(Config::from_value(&config).unwrap()).unwrap();
     let HostState::Usable { .. } = server.report().host.state else { panic!("these tests need a usable engine") };
     server

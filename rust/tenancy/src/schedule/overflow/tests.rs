@@ -53,7 +53,9 @@ fn server_of(more: Value) -> Server {
     let mut tenant = json!({"name": "a", "path": "/", "program": program});
     tenant.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let config = json!({"overflow_threads": 1, "tenants": [tenant]});
-    Server::start(Config::from_value(&config).unwrap()).unwrap()
+    let server = Server::start(Config::from_value(&config).unwrap()).unwrap();
+    server.boots().wait(TIME);
+    server
 }
 
 /// Starts a request that spins for a while, and pauses it after the first millisecond: on a busy machine this thread, or
@@ -192,7 +194,6 @@ fn hooked() -> (Server, Arc<Tenant>) {
         "limits": {"boot_ms": 60_000, "cpu_ms": 20_000, "wall_ms": 60_000},
         "mounts": [{"host": programs, "at": "/app"}, {"host": "/lib"}, {"host": "/lib64"}, {"host": "/usr"}],
     }));
-    server.boots().wait(TIME);
     let tenant = Arc::clone(&server.set().tenants[0]);
     (server, tenant)
 }
