@@ -197,8 +197,12 @@ class Needs(WithScratch):
 
 def _children_named(pid: int, name: str) -> list[int]:
     """The children of a process whose command line holds a name."""
-    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [int(child) for child in listed if name in Path(f"/proc/{child}/cmdline").read_text()]
+    found = []
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # It has ended.
+            if name in Path(f"/proc/{child}/cmdline").read_text():
+                found.append(int(child))
+    return found
 
 
 def _ended(pid: int) -> bool:

@@ -88,7 +88,7 @@ def _responses(data: bytes) -> list:
     return found
 
 
-def run(program: str, requests: list, *args: str, timeout: float = 30, env: dict | None = None) -> Run:
+def run(program: str, requests: list, *args: str, timeout: float = 120, env: dict | None = None) -> Run:
     """Feeds the requests, and answers to calls, to one process of the program and collects its responses and calls."""
     read_end, write_end = os.pipe()
     command = ["/bin/sh", "-c", f'exec "$0" "$@" 3>&{write_end}', program, *args]

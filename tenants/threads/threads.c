@@ -4,7 +4,7 @@
  * fourth one spins.
  *
  *   /           the worker thread's result for the path: its length, and the number of its jobs so far
- *   /sleep      the same after a moment
+ *   /sleep      the same after a second
  *   /start      the same from a thread that is started for it
  */
 #include <pthread.h>
@@ -79,7 +79,7 @@ int main(int argc, char **argv) {
         char text[64];
         size_t value = ask(request->path.size);
         if (request->path.size == 6 && !memcmp(request->path.data, "/sleep", 6)) {
-            struct timespec moment = {0, 100000000};
+            struct timespec moment = {1, 0};
             nanosleep(&moment, NULL);
         }
         if (request->path.size == 6 && !memcmp(request->path.data, "/start", 6)) {

@@ -26,7 +26,7 @@ IN_HEADER = struct.Struct("<IIQQIIII")
 OUT_HEADER = struct.Struct("<IiQ")
 ROOT = 1
 
-TIMEOUT_S = 20
+TIMEOUT_S = 45
 
 
 class HangingFileSystem:

@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -19,8 +20,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent.parent
 EXECUTABLE = REPOSITORY / "build/bin/mayfly-server"
 TENANTS = REPOSITORY / "build/tenants"
 
-# A loaded machine is slow to start a server; a test that fails waits no longer than this.
-TIMEOUT_S = 20
+# A loaded machine is slow to start a server and to boot runtimes; a test that fails waits no longer than this. Less than
+# the minute after which Drogon closes idle connections: the end of a connection must not come by that.
+TIMEOUT_S = 45
+# For the end of a server, which waits 5 s for what is in work. Shorter than the limits of requests that it has to end.
+END_S = 20
 
 
 def program_path(name):
@@ -188,7 +192,7 @@ class Server:
     def _stop(self):
         self._process.terminate()
         try:
-            self.exit_status = self._process.wait(TIMEOUT_S)
+            self.exit_status = self._process.wait(END_S)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -208,7 +212,7 @@ class Server:
     def await_end(self):
         """Waits until the server has ended by itself."""
         try:
-            self._process.wait(TIMEOUT_S)
+            self._process.wait(END_S)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the server does not end:\n{self.log()}") from None
 
@@ -328,9 +332,15 @@ def run_until_exit(config, *, environment=None):
 
 
 def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """A port that is not in use. It is none of those that Linux gives to sockets which name no port, so that no other
+    connection or listener gets it before the server binds it.
+    """
+    given, last = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
+    ports = [*range(10_000, given), *range(last + 1, 1 << 16)] or [0]
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", random.choice(ports)))
+            return probe.getsockname()[1]
 
 
 def describe(status):

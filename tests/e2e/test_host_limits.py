@@ -19,8 +19,10 @@ from pathlib import Path
 from mayfly_server import EXECUTABLE, REPOSITORY, TIMEOUT_S, Server, digest, free_port, program_path, tenant
 
 CLI = REPOSITORY / "build/bin/mayfly"
-# A user without processes. Limits on threads do not apply to root. The repository may be readable by root only.
-NOBODY = ("setpriv", "--reuid=54321", "--clear-groups", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
+# A user without processes, also where such tests of another checkout run. Limits on threads do not apply to root. The
+# repository may be readable by root only.
+USER = 1_000_000 + os.getpid()
+NOBODY = ("setpriv", f"--reuid={USER}", "--clear-groups", "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search")
 NOBODY = NOBODY if os.geteuid() == 0 else ()
 
 
@@ -86,7 +88,7 @@ def await_end_of_nobodys_processes():
 
     def is_nobodys(pid):
         try:
-            return "\nUid:\t54321\t" in Path(f"/proc/{pid}/status").read_text()
+            return f"\nUid:\t{USER}\t" in Path(f"/proc/{pid}/status").read_text()
         except (FileNotFoundError, ProcessLookupError):
             return False
 
@@ -217,7 +219,7 @@ class Limits(unittest.TestCase):
         # No image fits.
         with Server([tenant("hello", "/hello")], launcher=limited(fsize=200_000)) as server:
             self.assertEqual(server.get("/").status, 200)
-            response = server.get("/hello")
+            response = server.await_boot("/hello")
             self.assertEqual(response.status, 503)
             self.assertIn("File too large", response.json()["reason"])
             server.await_log("LimitFSIZE")

@@ -22,11 +22,15 @@ GO = {
 APP = {"client_max_body_size": "1M"}
 
 
+# Less than the 30 s after which `mayfly run` closes an idle connection: a case is not closed by that.
+ANSWER_S = 20
+
+
 class Client:
     """A connection that knows the responses it has read."""
 
     def __init__(self, port):
-        self._socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
+        self._socket = socket.create_connection(("127.0.0.1", port), timeout=ANSWER_S)
         self._reader = Reader(self._socket)
 
     def __enter__(self):

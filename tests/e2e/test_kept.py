@@ -112,15 +112,15 @@ class OneWorker(unittest.TestCase):
             self.assertIn('mayfly_tenant_waiting_requests{tenant="visits"} 0\n', metrics)
 
     def test_while_one_request_takes_its_time_others_wait_and_no_loop_does(self):
-        faults = {"ephemeral": False, "workers": 1, "limits": {"cpu_ms": 5000, "wall_ms": 10_000}}
+        faults = {"ephemeral": False, "workers": 1, "limits": {"cpu_ms": 20_000, "wall_ms": 60_000}}
         tenants = [tenant("faults", "/faults", **faults), tenant("hello", "/hello")]
         with Server(tenants, threads=1, admin={}) as server, connections(server, 6) as opened:
             server.await_workers("faults", 1)
             server.await_workers("hello", 1)
             waiting = opened[:5]
-            for connection, path in zip(waiting, ["spin?1000", "ok", "exit", "ok", "ok"], strict=True):
+            for connection, path in zip(waiting, ["spin?4000", "ok", "exit", "ok", "ok"], strict=True):
                 connection.send_request("GET", f"/faults/{path}")
-                if path == "spin?1000":
+                if path == "spin?4000":
                     server.await_that(lambda: server.tenant_status("faults")["in_flight"] == 1, "it does not run")
             waits = {"number": 1, "idle": 0, "waiting": 4}
             server.await_that(lambda: server.tenant_status("faults")["workers"] == waits, "they do not wait")
@@ -132,12 +132,13 @@ class OneWorker(unittest.TestCase):
             server.await_that(lambda: server.tenant_status("faults")["workers"] == idle, "no worker is idle")
 
     def test_requests_in_line_finish_before_an_end_in_good_order(self):
-        faults = tenant("faults", "/faults", ephemeral=False, workers=1, limits={"cpu_ms": 5000, "wall_ms": 10_000})
+        # All three take less than the server waits; on a busy machine the first is over before this test has looked.
+        faults = tenant("faults", "/faults", ephemeral=False, workers=1, limits={"cpu_ms": 20_000, "wall_ms": 60_000})
         with Server([faults], threads=2, admin={}) as server, connections(server, 3) as opened:
             server.await_workers("faults", 1)
             for connection in opened:
-                connection.send_request("GET", "/faults/spin?200")
-            server.await_that(lambda: server.tenant_status("faults")["in_flight"] == 3, "they are not in work")
+                connection.send_request("GET", "/faults/spin?700")
+            server.await_that(lambda: server.tenant_status("faults")["requests"] == 3, "they are not in work")
             server.signal(15)
             self.assertEqual([connection.receive().status for connection in opened], [200] * 3)
 

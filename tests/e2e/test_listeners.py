@@ -22,7 +22,7 @@ class Doors(unittest.TestCase):
             doors("kept", port=8080, ephemeral=False),
             doors("admin", port=2019),
             doors("none"),
-            doors("other", port=80, limits={"boot_ms": 500}),
+            doors("other", port=80, limits={"boot_ms": 2000}),
         ]
         with Server(tenants, threads=2) as server:
             for host, who in [("site", b"2 [::]:8080 "), ("kept", b"2 [::]:8080 "), ("admin", b"0 127.0.0.1:2019 ")]:

@@ -257,7 +257,7 @@ class Memory(unittest.TestCase):
             self.assertIn("max_memory_mib", answer["reason"])
             server.await_log(rf"mayfly::request: .*tenant=t request={answer['request_id']} error=\"server-memory\"")
             self.assertGreater(self.figure(server, "mayfly_tenant_memory_refusals_total", tenant="t"), 0)
-            response = server.get("/large/ok")
+            response = server.await_boot("/large/ok")
             self.assertEqual((response.status, response.header("retry-after")), (503, "1"), response.body)
             self.assertIn("no memory left to boot", response.json()["reason"])
             # Others are served all the while.

@@ -34,7 +34,8 @@ class Neighbours(unittest.TestCase):
             time.sleep(0.01)
 
     def test_what_is_beyond_the_bound_is_refused_at_once(self):
-        limits = {"cpu_ms": 60_000, "wall_ms": 3000, "concurrent_requests": 4}
+        # All requests arrive before the first is over, on a busy machine, too.
+        limits = {"cpu_ms": 60_000, "wall_ms": 8000, "concurrent_requests": 4}
         noisy = tenant("noisy", "/noisy", "spin", limits=limits)
         with Server([noisy, tenant("quiet", "/quiet", "hello")], threads=THREADS) as server, contextlib.ExitStack() as stack:
             self.assertEqual(server.get("/noisy").status, 200)

@@ -7,6 +7,7 @@ import unittest
 from pathlib import Path
 
 from mayfly_server import TENANTS, Server
+from test_runtimes import await_boot
 
 PYTHON = '''
 import _posixshmem, fcntl, http.server, importlib, json, mmap, multiprocessing, multiprocessing.pool, os
@@ -143,12 +144,13 @@ class System(unittest.TestCase):
         python = {"name": "python", "hosts": ["python"], "program": "/usr/bin/python3", "args": ["/app/server.py"]}
         node = {"name": "node", "hosts": ["node"], "program": str(TENANTS / "node/bin/node"), "args": ["/app/server.js"]}
         cls.server = cls.enterClassContext(Server([{**common, **python}, {**common, **node}], admin={}))
+        cls.booted = set()
 
     def ask(self, way, host="python"):
-        for _ in range(600):
-            response = self.server.get(f"/{way}", host=host)
-            if response.status != 503:
-                break
+        if host not in self.booted:
+            await_boot(self.server, host)
+            self.booted.add(host)
+        response = self.server.get(f"/{way}", host=host)
         self.assertEqual(response.status, 200, f"{response.body}\n{self.server.log()[-2000:]}")
         return json.loads(response.body)
 

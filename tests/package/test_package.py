@@ -135,7 +135,7 @@ class Package(unittest.TestCase):
             "name": "hello", "path": "/hello", "program": "/usr/bin/python3", "args": ["-B", "/app/app.py"], "mounts": mounts,
         }
         with mayfly_server.Server([hello], executable=self.root / "usr/bin/mayfly-server") as server:
-            response = server.get("/hello")
+            response = server.await_boot("/hello")
             self.assertEqual((response.status, response.body), (200, b"packaged /hello"))
 
     def test_a_new_project_is_made_by_the_packages_command(self):

@@ -324,7 +324,8 @@ fn an_upload_that_is_too_large_is_refused_before_it_is_held() {
 
 #[test]
 fn slow_clients_are_disconnected() {
-    let moment = Duration::from_millis(100);
+    // A whole head arrives within this, on a busy machine, too.
+    let moment = Duration::from_secs(1);
     let patience = Patience { head: moment, pause: moment, body: moment * 3, ..Patience::default() };
     let listening = Listening::with_patience(with_operator(), patience);
     let mut silent = listening.connect();

@@ -94,7 +94,7 @@ fn a_program_that_cannot_be_run_is_status_1_and_the_cause_is_named() {
     let faults = tenant("faults");
     for (arguments, cause) in [
         (&["--", "boot:exit=7"][..], "exited with status 7"),
-        (&["--limit", "boot_ms=200", "--", "boot:loop"], "within 200ms"),
+        (&["--limit", "boot_ms=200", "--", "boot:loop"], "the limit boot_ms)"),
         (&["--limit", "boot_memory_mib=8", "--", "boot:alloc-mmap"], "8388608 bytes of memory"),
     ] {
         let message = fails(mayfly().arg("bench").arg(&faults).args(arguments), 1);

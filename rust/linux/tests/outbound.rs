@@ -238,7 +238,7 @@ fn a_reset_closes_what_a_request_has_opened() {
     guest.waits_outside = false;
     assert!(matches!(guest.run(), Some(Step::Waits { .. })));
     let (mut peer, _) = listener.accept().unwrap();
-    peer.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    peer.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let copy = guest.process.clone();
     assert!(copy.remote_events().is_none(), "a copy shares nothing");
     guest.process.reset_from(&frozen);

@@ -185,7 +185,7 @@ fn a_second_without_an_exit_is_as_long_as_the_hosts() {
 fn time_does_not_go_back_while_a_request_is_paused_and_resumed() {
     let mut worker = Worker::fork(&snapshot("faults")).unwrap();
     let request =
-        Request { method: b"GET", path: b"/clocks-run", query: b"500", headers: &[], body: b"", client: None };
+        Request { method: b"GET", path: b"/clocks-run", query: b"2000", headers: &[], body: b"", client: None };
     let mut sink = BufferedResponse::default();
     let slice = Duration::from_millis(1);
     let mut progress = worker.start(7, &request, slice, &mut sink).unwrap();

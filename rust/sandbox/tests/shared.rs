@@ -6,6 +6,7 @@ mod common;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Barrier};
+use std::time::{Duration, Instant};
 
 use common::{Kept, call, patient, program, snapshot, text};
 use mayfly_sandbox::inventory::{INVENTORY, KEPT};
@@ -181,9 +182,14 @@ fn a_response_that_changes_while_it_is_read_is_sent_as_it_was_checked() {
             }
         });
         let _stop = OnDrop(&stop);
-        // Runs until both outcomes have been seen, so that there was a race; the limit ends a test that cannot see
-        // them.
-        for _ in 0..20_000 {
+        // Runs until both outcomes have been seen, so that there was a race: on a busy machine it takes some time until
+        // both workers run at once. The limit ends a test that cannot see them.
+        let begun = Instant::now();
+        for round in 0.. {
+            let has_raced = sent > 0 && refused > 0;
+            if (has_raced && round >= 20_000) || begun.elapsed() > Duration::from_secs(60) {
+                break;
+            }
             match call(&mut reader, "/shared-race", b"") {
                 Ok((_, response)) => {
                     sent += 1;

@@ -332,7 +332,7 @@ fn a_server_is_loaded_with_its_sockets_and_the_connection_that_it_has_kept() {
             let exits = [&saved.booted, &loaded].map(|snapshot| {
                 let mut worker = Worker::fork(snapshot).unwrap();
                 let mut exits = Vec::new();
-                for _ in 0..3 {
+                for _ in 0..5 {
                     let (stats, response) = call(&mut worker, "/count", b"").unwrap();
                     assert_eq!(response.body, (times + 1).to_string().as_bytes(), "{how}, {times}");
                     assert_eq!(text(&mut worker, "/echo"), "", "{how}");
@@ -340,7 +340,8 @@ fn a_server_is_loaded_with_its_sockets_and_the_connection_that_it_has_kept() {
                     assert_eq!(worker.differences(), 0, "{how}");
                     exits.push((stats.syscalls, stats.faults));
                 }
-                exits[2]
+                // The first takes faults. On a busy machine any of the others may take so long that a clock ticks.
+                exits.into_iter().skip(1).min()
             });
             // Programs with a clock make calls of their own when it ticks; where requests take longer than 10 ms, so
             // does a thread that sleeps for that time.
@@ -390,7 +391,9 @@ fn a_dynamic_program_is_loaded_as_long_as_its_files_are_what_they_were() {
         fs::metadata(&saved.path).unwrap().len() >> 10,
         loaded.boot_time()
     );
-    assert!(loaded.boot_time() < saved.booted.boot_time());
+    // The fastest of some loads: on a busy machine any of them may wait for a processor.
+    let fastest = (0..5).map(|_| saved.load().boot_time()).min().unwrap();
+    assert!(fastest < saved.booted.boot_time(), "{fastest:?}");
     let mut worker = Worker::fork(&loaded).unwrap();
     let mut drawn = Vec::new();
     for _ in 0..3 {

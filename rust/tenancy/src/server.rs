@@ -412,7 +412,7 @@ mod tests {
         let tenants = serde_json::json!({"tenants": [{"name": "a", "path": "/", "program": program}]});
         let server = Server::start(Config::from_value(&tenants).unwrap()).unwrap();
         let mut pool = server.loop_pool();
-        let end = std::time::Instant::now() + Duration::from_secs(20);
+        let end = std::time::Instant::now() + Duration::from_secs(120);
         let has_spare = || server.set().tenants[0].live_mailboxes().iter().any(|mailbox| mailbox.has_spare());
         while !has_spare() {
             assert!(std::time::Instant::now() < end, "a worker is forked ahead");

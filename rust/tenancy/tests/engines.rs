@@ -114,6 +114,7 @@ fn the_command_lines_engine_holds_for_later_configurations_too() {
     let mut config = Config::from_value(&value).unwrap();
     config.force_engine(mayfly_sandbox::Choice::from_name("process").unwrap());
     let server = Server::start(config).unwrap();
+    await_boots(&server);
     assert_eq!(report(&server, "a").engine, "process");
     assert!(apply(&server, &value).is_empty());
     assert_eq!(report(&server, "a").engine, "process");

@@ -77,10 +77,10 @@ fn a_program_that_becomes_ready_after_it_listens_is_frozen_when_it_is_ready() {
         assert!(text(&mut pool, "/state").starts_with("ready=True"));
         assert_eq!(get(&mut pool, "/ready").status, 200);
     }
-    // It was asked for some times in 300 ms, not all the time.
+    // It was asked for some times in 300 ms, not all the time; once, if it had to wait for a processor before that.
     let asked: u32 =
         text(&mut pool, "/state").split("asked=").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
-    assert!((1 + 3 + 2..1 + 3 + 12).contains(&asked), "{asked}");
+    assert!((1 + 3 + 1..1 + 3 + 12).contains(&asked), "{asked}");
 }
 
 #[test]
@@ -92,9 +92,9 @@ fn a_program_that_is_not_ready_in_time_does_not_boot_and_says_what_it_does_inste
         ("/spin", "GET /spin was not answered; the program "),
     ] {
         let started = Instant::now();
-        let reason = refusal(json!({"ready": {"path": path, "within_ms": 700}}));
-        assert!(reason.contains(&format!("the program was not ready within 700ms: {why}")), "{path}: {reason}");
-        assert!(started.elapsed() >= Duration::from_millis(700), "{path}");
+        let reason = refusal(json!({"ready": {"path": path, "within_ms": 2000}}));
+        assert!(reason.contains(&format!("the program was not ready within 2s: {why}")), "{path}: {reason}");
+        assert!(started.elapsed() >= Duration::from_secs(2), "{path}");
     }
     // Another status is a matter of configuration.
     let server = serving(json!({"ready": {"path": "/fail", "status": 500}}));
@@ -109,7 +109,7 @@ fn a_program_idles_in_real_time_before_it_is_frozen() {
     let slow = json!({"MONITOR": "1", "LOOK_MS": "20000", "PYTHONDONTWRITEBYTECODE": "1"});
     let hasty = serving(json!({"env": slow, "warm_up": warm_up}));
     assert!(text(&mut hasty.loop_pool(), "/state").contains("calm=False"));
-    let settled = serving(json!({"env": monitor, "warm_up": warm_up, "settle_ms": 500}));
+    let settled = serving(json!({"env": monitor, "warm_up": warm_up, "settle_ms": 3000}));
     let mut pool = settled.loop_pool();
     for _ in 0..3 {
         assert!(text(&mut pool, "/state").contains("calm=True"));
@@ -185,16 +185,15 @@ fn the_hook_of_a_reset_worker_is_outside_the_requests_latency() {
     let server = serving(json!({"after_restore": "/restore?300"}));
     let mut pool = server.loop_pool();
     assert!(text(&mut pool, "/state").ends_with("restored=1"));
-    let fastest = (0..5)
-        .map(|_| {
-            // It is prepared meanwhile.
-            std::thread::sleep(Duration::from_millis(700));
-            let started = Instant::now();
-            assert!(text(&mut pool, "/state").ends_with("restored=1"));
-            started.elapsed()
-        })
-        .min();
-    assert!(fastest.unwrap() < Duration::from_millis(200), "{fastest:?}");
+    // It is prepared meanwhile, by a thread of low priority.
+    let mut pause = Duration::from_millis(500);
+    wait_until("a request finds a prepared worker", || {
+        std::thread::sleep(pause);
+        pause += pause / 2;
+        let started = Instant::now();
+        assert!(text(&mut pool, "/state").ends_with("restored=1"));
+        started.elapsed() < Duration::from_millis(300)
+    });
     // Without a pause the hook is a part of the latency: nothing answers without it.
     for _ in 0..8 {
         assert!(text(&mut pool, "/state").ends_with("restored=1"));
@@ -221,17 +220,16 @@ fn a_loop_that_defers_resets_has_workers_prepared_after_the_response() {
     let started = Instant::now();
     assert_eq!(text(&mut pool, "/count"), "2");
     assert!(started.elapsed() >= Duration::from_millis(300), "nothing was prepared: {:?}", started.elapsed());
-    let fastest = (0..5)
-        .map(|_| {
-            pool.reset_answered();
-            assert!(!pool.resets_are_due());
-            std::thread::sleep(Duration::from_millis(700));
-            let started = Instant::now();
-            assert_eq!(text(&mut pool, "/count"), "2");
-            started.elapsed()
-        })
-        .min();
-    assert!(fastest.unwrap() < Duration::from_millis(200), "{fastest:?}");
+    let mut pause = Duration::from_millis(500);
+    wait_until("a request finds a prepared worker", || {
+        pool.reset_answered();
+        assert!(!pool.resets_are_due());
+        std::thread::sleep(pause);
+        pause += pause / 2;
+        let started = Instant::now();
+        assert_eq!(text(&mut pool, "/count"), "2");
+        started.elapsed() < Duration::from_millis(300)
+    });
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn loops_that_begin_while_a_program_boots_get_a_worker_each() {
                 std::thread::sleep(Duration::from_micros(200));
             }
             let booting = pools.len() as u64;
-            let end = Instant::now() + Duration::from_secs(10);
+            let end = Instant::now() + PATIENCE;
             while tenant().forks < booting && Instant::now() < end {
                 std::thread::sleep(Duration::from_millis(5));
             }
@@ -81,7 +81,7 @@ fn tenants_called_in_turn_keep_their_workers() {
     // Workers that were ordered ahead arrive by themselves, on a busy machine a little later.
     let mut before = forks();
     loop {
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(Duration::from_millis(1500));
         let now = forks();
         if now == before {
             break;
@@ -115,7 +115,9 @@ fn more_tenants_than_workers_are_served_without_exceeding_them_and_without_thras
         // The machine is so slow that some workers were idle for a second between two rounds, and others have stayed.
         forks.sort_unstable();
     }
-    assert!(forks[..4].iter().all(|&forks| forks <= 3), "{forks:?}");
+    if longest < Duration::from_secs(1) {
+        assert!(forks[..4].iter().all(|&forks| forks <= 3), "{forks:?}");
+    }
     assert!(forks[4..].iter().all(|&forks| forks >= 8), "{forks:?}");
 }
 

@@ -8,6 +8,7 @@
     clippy::expect_used,
     reason = "a test fails by panicking; clippy knows test functions only, not what they share"
 )]
+#![allow(clippy::disallowed_methods, reason = "a test, which reads /proc")]
 
 mod support;
 

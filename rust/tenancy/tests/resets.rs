@@ -13,7 +13,7 @@ use std::path::Path;
 
 use mayfly_tenancy::{Config, LoopPool, Outcome, Server};
 use serde_json::{Value, json};
-use support::{Response, get, report, request, start, tenant, wait_for_worker, wait_until};
+use support::{Response, await_boots, get, report, request, start, tenant, wait_for_worker, wait_until};
 
 /// Each request changes 64 pages, more than are reset at once.
 fn workset() -> Value {
@@ -83,6 +83,7 @@ fn a_deferred_reset_survives_a_change_of_the_tenants() {
         Config::from_value(&json!({ "tenants": tenants })).unwrap()
     };
     let server = Server::start(config(&["a", "b"])).unwrap();
+    await_boots(&server);
     let mut pool = pool(&server);
     pool.defer_resets();
     let resets = report(&server, "a").resets;

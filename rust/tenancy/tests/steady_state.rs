@@ -9,7 +9,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use mayfly_tenancy::{Client, Config, Header, Outcome, Request, ResponseSink, Server};
 use serde_json::json;
@@ -63,6 +63,11 @@ fn a_request_allocates_nothing() {
     let config = json!({"tenants": [{"name": "a", "path": "/a/b", "program": hello, "limits": {"inline_budget_us": 1_000_000},
         "client": {"headers": "forwarded"}}]});
     let server = Server::start(Config::from_value(&config).unwrap()).unwrap();
+    let end = Instant::now() + Duration::from_secs(120);
+    while server.readiness().booting > 0 {
+        assert!(Instant::now() < end, "it does not boot");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let mut pool = server.loop_pool();
     // As many headers as a request has on the stack, one of which is replaced, and the longest name of a host.
     let host = "a.".repeat(126) + "a";

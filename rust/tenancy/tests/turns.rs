@@ -31,22 +31,32 @@ fn park(pool: &mut LoopPool, target: &'static str) -> Result<Receiver<Response>,
 
 #[test]
 fn a_request_beyond_its_inline_budget_leaves_its_loop_and_ends_at_its_limit() {
-    let limits = json!({"limits": {"cpu_ms": 300, "inline_budget_us": 2000}});
+    const TIMES: usize = 5;
+    let limits = json!({"limits": {"cpu_ms": 1000, "inline_budget_us": 2000}});
     let server = start(&[tenant("a", limits), tenant("b", json!({}))]);
     let mut pool = server.loop_pool();
     wait_for_worker(&mut pool, "/a/ok");
     wait_for_worker(&mut pool, "/b/ok");
-    let start = Instant::now();
-    let parked = park(&mut pool, "/a/loop").unwrap();
-    let elapsed = start.elapsed();
-    // The budget is two milliseconds; on a busy machine this thread may be preempted for longer.
-    assert!(elapsed < Duration::from_millis(150), "{elapsed:?}");
-    assert_eq!(report(&server, "a").in_flight, 1);
+    let mut fastest = Duration::MAX;
+    let parked: Vec<_> = (0..TIMES)
+        .map(|_| {
+            wait_for_worker(&mut pool, "/a/ok");
+            let start = Instant::now();
+            let parked = park(&mut pool, "/a/loop").unwrap();
+            fastest = fastest.min(start.elapsed());
+            parked
+        })
+        .collect();
+    // The budget is two milliseconds; on a busy machine this thread may be preempted for longer, though not each time.
+    assert!(fastest < Duration::from_millis(150), "{fastest:?}");
+    assert_eq!(report(&server, "a").in_flight as usize, TIMES);
     assert_eq!(get(&mut pool, "/b/ok").status, 200);
     assert_eq!(get(&mut pool, "/a/ok").status, 200, "other requests of the tenant are served, too");
-    assert_eq!(parked.recv().unwrap().error(), (504, "cpu-limit".to_owned()));
+    for parked in parked {
+        assert_eq!(parked.recv().unwrap().error(), (504, "cpu-limit".to_owned()));
+    }
     let report = report(&server, "a");
-    assert_eq!((report.in_flight, report.errors["cpu-limit"]), (0, 1));
+    assert_eq!((report.in_flight, report.errors["cpu-limit"]), (0, TIMES as u64));
     assert_eq!(server.report().overflow, 0);
 }
 
@@ -86,9 +96,9 @@ fn a_tenant_gets_only_its_share_of_the_overflow_and_another_gets_its_turns() {
     assert_eq!((parked.len(), refused.error()), (8, (503, "overloaded".to_owned())));
     let start = Instant::now();
     let other = park(&mut pool, "/b/loop").unwrap();
-    assert_eq!(other.recv_timeout(Duration::from_secs(20)).unwrap().error(), (504, "cpu-limit".to_owned()));
+    assert_eq!(other.recv_timeout(PATIENCE).unwrap().error(), (504, "cpu-limit".to_owned()));
     // The other tenant's 40 ms alternate with turns of this one, and do not wait for eight requests of a minute each.
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(50), "{:?}", start.elapsed());
     // Running requests are answered at shutdown.
     server.shutdown();
     for receiver in parked {
@@ -104,7 +114,7 @@ fn many_requests_before_the_first_worker_wait_for_one() {
     // `concurrent_requests`.
     let crowd: Vec<_> = (0..60).map(|_| park(&mut pool, "/a/ok")).collect();
     for answer in crowd {
-        let answer = answer.map_or_else(|answer| answer, |later| later.recv_timeout(Duration::from_secs(20)).unwrap());
+        let answer = answer.map_or_else(|answer| answer, |later| later.recv_timeout(PATIENCE).unwrap());
         assert_eq!(answer.status, 200, "{answer:?}");
     }
     assert_eq!(server.report().overflow, 0);
@@ -117,7 +127,7 @@ fn wall_time_ends_a_request_that_gets_no_cpu_time() {
     let mut pool = server.loop_pool();
     let mut all: Vec<_> = (0..4).map(|_| park(&mut pool, "/a/loop").unwrap()).collect();
     for receiver in all.drain(..) {
-        let response = receiver.recv_timeout(Duration::from_secs(20)).unwrap();
+        let response = receiver.recv_timeout(PATIENCE).unwrap();
         assert_eq!(response.error(), (504, "wall-limit".to_owned()));
     }
 }

@@ -26,10 +26,17 @@ pub(crate) enum End {
 }
 
 /// Waits for a signal. Then waits until all loops have ended (they drop their receivers of `stop`), or the time is up,
-/// or another signal arrives. The loops close their copies of `listener`.
-pub(crate) async fn on_signals(listener: TcpListener, stop: watch::Sender<bool>, server: &Server) -> io::Result<End> {
+/// or another signal arrives. The loops close their copies of `listener`. Calls `ready` as soon as a signal ends the
+/// server in this order: before that, it ends the process.
+pub(crate) async fn on_signals(
+    listener: TcpListener,
+    stop: watch::Sender<bool>,
+    server: &Server,
+    ready: impl FnOnce(),
+) -> io::Result<End> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
+    ready();
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}

@@ -64,9 +64,8 @@ pub fn run(options: &RunOptions) -> Result<(), Failure> {
         loops.push(thread::Builder::new().name(format!("loop-{number}")).spawn(work).map_err(Failure::host)?);
     }
     drop(stopped);
-    println!("mayfly: {} answers on http://{address}/ (Ctrl-C ends it)", name.display());
-
-    let waited = block_on(end::on_signals(listener, stop, &server));
+    let say = || println!("mayfly: {} answers on http://{address}/ (Ctrl-C ends it)", name.display());
+    let waited = block_on(end::on_signals(listener, stop, &server, say));
     drop(admin);
     if matches!(waited, Ok(Ok(End::InOrder))) {
         for thread in loops {

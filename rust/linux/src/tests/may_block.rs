@@ -12,6 +12,7 @@ use rustix::fs::{Advice, fadvise};
 use super::any_calls::any_call;
 use super::files::{PATHS, SLOT, any_file_call};
 use super::{Puppet, RW, WINDOW};
+use crate::base::clock;
 use crate::base::context::Context;
 use crate::base::step::Step;
 use crate::fs::mounts::{MountPoint, Mounts};
@@ -256,8 +257,12 @@ fn a_long_count_of_resident_pages_is_made_elsewhere_and_not_often() {
     worker.text(20 << 20, "here");
     worker.may_block = false;
     for (number, args) in [(libc::SYS_getrusage, usage), (libc::SYS_sysinfo, system)] {
+        let began = clock::now_ns();
         assert_eq!(worker.left(number, args), 0);
-        // The same count serves both for a while.
+        // The same count serves both for a while. That is short: here it does not end while another thread runs.
+        let recent = &mut worker.process.figures.recent;
+        assert!(recent.until_ns > began);
+        recent.until_ns = u64::MAX;
         assert_eq!(worker.call(libc::SYS_getrusage, usage, 0), Ok(0));
         assert_eq!(worker.call(libc::SYS_sysinfo, system, 0), Ok(0));
         worker.process.figures.recent = Default::default();

@@ -51,7 +51,7 @@ fn inspect(stub: &Stub) {
     assert_eq!(descriptors, ["0"], "its memory");
     // It has rung, and may still be on its way to sleep.
     let stat = || std::fs::read_to_string(format!("/proc/{}/stat", stub.pid())).unwrap();
-    let end = Instant::now() + Duration::from_secs(5);
+    let end = Instant::now() + Duration::from_secs(60);
     while !stat().contains(") S ") && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(1));
     }

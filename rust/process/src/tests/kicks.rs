@@ -32,8 +32,10 @@ fn counters(except: &[u8]) -> impl Iterator<Item = u8> {
     (0..16).filter(move |register| ![1, 3, 11].contains(register) && !except.contains(register))
 }
 
-/// How long a storm lasts where other work keeps the kicks from coming.
+/// How long a storm lasts where other work keeps the kicks from coming,
 const LONGEST: Duration = Duration::from_secs(4);
+/// or until as much has happened as shows something.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 const STEP: u64 = 0x1_0000;
 
@@ -199,7 +201,11 @@ fn compute(host: &Host, kicks: u32, most_us: u64) {
     let storm = Storm::new(&stub, most_us);
     let (mut last, mut random) = (0, Random(7));
     let (start, mut kicked) = (Instant::now(), 0);
-    while kicked < kicks && start.elapsed() < LONGEST {
+    let goes_on = |kicked| {
+        let patience = if kicked > 50 { LONGEST } else { PATIENCE };
+        kicked < kicks && start.elapsed() < patience
+    };
+    while goes_on(kicked) {
         kicked += 1;
         let Event::Signal(seen) = stub.receive().unwrap() else { panic!("no signal") };
         assert_eq!(seen.signal, KICK, "{seen:x?}");
@@ -270,7 +276,12 @@ fn converse(host: &Host, rounds: u32, most_us: u64) {
     let (mut due, mut trapped) = (first + 1, false);
     let order = Order::protect(CODE, PAGE_SIZE, executable).unwrap();
     let (start, mut round) = (Instant::now(), 0);
-    while round < rounds && start.elapsed() < LONGEST {
+    loop {
+        let has_seen_all = kicks > 0 && absorbed > 0 && rewinds > 0;
+        let patience = if has_seen_all { LONGEST } else { PATIENCE };
+        if (has_seen_all && round >= rounds) || start.elapsed() > patience {
+            break;
+        }
         round += 1;
         let event = stub.receive().unwrap();
         absorbed += u32::from(stub.take_kick());

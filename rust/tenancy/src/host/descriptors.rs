@@ -162,10 +162,12 @@ mod tests {
 
     #[test]
     fn descriptors_in_use_are_not_left() {
+        // Other tests raise the limit, too: not in the middle of this one.
+        require(0).unwrap();
         let before = left();
-        let held: Vec<_> = (0..100).map(|_| eventfd(0, EventfdFlags::CLOEXEC).unwrap()).collect();
-        // Other tests open and close some in the meantime.
-        assert!(left() + 50 < before, "{before} {}", left());
+        let held: Vec<_> = (0..400).map(|_| eventfd(0, EventfdFlags::CLOEXEC).unwrap()).collect();
+        // Other tests open and close some in the meantime, those of whole servers.
+        assert!(left() + 200 < before, "{before} {}", left());
         drop(held);
         assert!(for_connection() && for_program().is_ok());
     }

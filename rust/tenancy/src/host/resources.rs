@@ -129,9 +129,9 @@ mod tests {
     #[test]
     fn the_process_is_measured() {
         let before = descriptors();
-        let files: Vec<_> = (0..50).map(|_| fs::File::open("/dev/null").unwrap()).collect();
-        // Other tests open and close some in the meantime.
-        assert!(before > 2 && descriptors() + 25 > before + files.len() as u64, "{before} {}", descriptors());
+        let files: Vec<_> = (0..400).map(|_| fs::File::open("/dev/null").unwrap()).collect();
+        // Other tests open and close some in the meantime, those of whole servers.
+        assert!(before > 2 && descriptors() + 200 > before + files.len() as u64, "{before} {}", descriptors());
         assert!(descriptor_limit() >= descriptors());
         assert!(resident_bytes() > 1 << 20);
     }

@@ -279,7 +279,7 @@ mod tests {
             {"name": "c", "path": "/c", "program": program, "reset_every": 2},
         ]});
         let server = Server::start(Config::from_value(&tenants).unwrap()).unwrap();
-        server.boots().wait(Duration::from_secs(20));
+        server.boots().wait(Duration::from_secs(120));
         for (tenant, is_filled) in server.set().tenants.iter().zip([true, false, false]) {
             let late = tenant.new_mailbox();
             fill_late(tenant, &[], &tenant.ready().unwrap(), &server.boots().env().workers);

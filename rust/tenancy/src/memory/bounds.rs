@@ -140,7 +140,8 @@ mod tests {
         assert!(before > 0);
         let more = vec![1_u8; 64 << 20];
         let after = process_bytes(Held::default());
-        assert!(after > before + (60 << 20), "{before} {after} {}", more.len());
+        // Other tests take and give back some in the meantime, those of whole servers.
+        assert!(after > before + (32 << 20), "{before} {after} {}", more.len());
         let held = Held { all: 9, images: 2, machines: 1, files: 1 };
         assert!(process_bytes(held) >= 4 * PAGE_SIZE);
         assert!(Bounds::new(Some(1)).measure(held).iter().any(|bound| bound.of == "process" && bound.room() < 0));

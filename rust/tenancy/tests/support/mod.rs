@@ -12,6 +12,9 @@ use mayfly_tenancy::{
 };
 use serde_json::{Value, json};
 
+/// What takes longer counts as never. Threads of low priority get little time on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
 /// A program that misbehaves on request: see `tenants/faults`.
 pub fn faults() -> PathBuf {
     let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/tenants/faults/faults");
@@ -38,7 +41,18 @@ pub fn start(tenants: &[Value]) -> Server {
     start_with(json!({ "tenants": tenants }))
 }
 
+/// A server whose tenants have booted. By itself, a server waits for three seconds, which is short on a busy machine.
 pub fn start_with(config: Value) -> Server {
+    let server = start_at_once(config);
+    await_boots(&server);
+    server
+}
+
+pub fn await_boots(server: &Server) {
+    wait_until("the tenants boot", || server.readiness().booting == 0);
+}
+
+pub fn start_at_once(config: Value) -> Server {
     let server = Server::start(Config::from_value(&config).unwrap()).unwrap();
     let HostState::Usable { .. } = server.report().host.state else { panic!("these tests need a usable engine") };
     server
@@ -129,7 +143,7 @@ pub fn serve(pool: &mut LoopPool, request: &Request<'_>) -> Response {
             assert_eq!(response.status, 0, "the sink is untouched");
             let (sender, receiver) = mpsc::channel();
             pool.call_later(request, Box::new(Later { response, sender }));
-            receiver.recv_timeout(Duration::from_secs(20)).expect("every request is answered")
+            receiver.recv_timeout(PATIENCE).expect("every request is answered")
         }
     }
 }
@@ -145,7 +159,7 @@ pub fn report(server: &Server, name: &str) -> TenantReport {
 pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let start = Instant::now();
     while !holds() {
-        assert!(start.elapsed() < Duration::from_secs(20), "{what}");
+        assert!(start.elapsed() < PATIENCE, "{what}");
         std::thread::sleep(Duration::from_millis(2));
     }
 }

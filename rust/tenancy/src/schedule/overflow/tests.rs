@@ -41,7 +41,7 @@ impl DeferredReply for Reply {
     }
 }
 
-const TIME: Duration = Duration::from_secs(20);
+const TIME: Duration = Duration::from_secs(120);
 
 fn server() -> Server {
     server_of(json!({"limits": {"cpu_ms": 60_000, "wall_ms": 60_000}}))
@@ -53,15 +53,17 @@ fn server_of(more: Value) -> Server {
     let mut tenant = json!({"name": "a", "path": "/", "program": program});
     tenant.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
     let config = json!({"overflow_threads": 1, "tenants": [tenant]});
-    Server::start(Config::from_value(&config).unwrap()).unwrap()
+    let server = Server::start(Config::from_value(&config).unwrap()).unwrap();
+    server.boots().wait(TIME);
+    server
 }
 
-/// Starts a request that spins for `query` milliseconds, and pauses it after the first.
-fn begun(server: &Server, query: &str) -> (Parked, Receiver<(u64, BufferedResponse)>) {
+/// Starts a request that spins for a while, and pauses it after the first millisecond: on a busy machine this thread, or
+/// the one that pauses it, may wait for a processor meanwhile.
+fn begun(server: &Server) -> (Parked, Receiver<(u64, BufferedResponse)>) {
     let tenant = Arc::clone(&server.set().tenants[0]);
     let mut call = Call::new(tenant.fork(None).unwrap(), RequestId(1));
-    let request =
-        Request { method: b"GET", path: b"/spin", query: query.as_bytes(), headers: &[], body: b"", client: None };
+    let request = Request { method: b"GET", path: b"/spin", query: b"700", headers: &[], body: b"", client: None };
     let (sender, receiver) = mpsc::channel();
     let mut reply = Box::new(Reply { response: BufferedResponse::default(), sender });
     let slice = Slice::non_blocking(Duration::from_millis(1));
@@ -90,17 +92,17 @@ fn a_sleeper_continues_at_its_time_and_occupies_no_thread_meanwhile() {
     let overflow = &server.background().overflow;
     let now = monotonic_ns();
     // All on one thread, and not in the order of their times.
-    let ends: Vec<_> = [600, 300, 450]
+    let ends: Vec<_> = [6000, 4000, 5000]
         .into_iter()
         .map(|after_ms| {
-            let (parked, receiver) = begun(&server, "30");
+            let (parked, receiver) = begun(&server);
             let until_ns = now + after_ms * 1_000_000;
             overflow.settle(parked, CallStep::Sleeps { until_ns });
             (until_ns, receiver)
         })
         .collect();
     assert_eq!(server.report().overflow, 3);
-    let (awake, receiver) = begun(&server, "30");
+    let (awake, receiver) = begun(&server);
     overflow.settle(awake, CallStep::Paused);
     let (_, response) = receiver.recv_timeout(TIME).unwrap();
     assert_eq!(response.status, 200);
@@ -115,7 +117,7 @@ fn a_sleeper_continues_at_its_time_and_occupies_no_thread_meanwhile() {
 #[test]
 fn steps_that_block_leave_threads_for_the_rest() {
     let server = server();
-    let parked = |may_block| Parked { may_block, ..begun(&server, "30").0 };
+    let parked = |may_block| Parked { may_block, ..begun(&server).0 };
     let mut queue = Queue { blocked: Blocked::of(4), ..Queue::default() };
     for may_block in [true, true, true, false] {
         queue.push(parked(may_block));
@@ -170,11 +172,11 @@ fn sleepers_are_bounded_and_answered_at_shutdown() {
     let share = std::iter::from_fn(|| overflow.permits.take(PermitKind::Sleep, &tenant.permits));
     let mut taken: Vec<_> = share.collect();
     assert_eq!(taken.len(), 64, "half of one thread's permits");
-    let (parked, receiver) = begun(&server, "30");
+    let (parked, receiver) = begun(&server);
     overflow.settle(parked, CallStep::Sleeps { until_ns: 0 });
     assert_eq!(receiver.recv_timeout(TIME).unwrap().1.status, 503);
     taken.pop();
-    let (parked, receiver) = begun(&server, "30");
+    let (parked, receiver) = begun(&server);
     overflow.settle(parked, CallStep::Sleeps { until_ns: u64::MAX });
     drop(taken);
     assert_eq!(server.report().overflow, 1);
@@ -183,16 +185,15 @@ fn sleepers_are_bounded_and_answered_at_shutdown() {
     assert_eq!(server.report().overflow, 0);
 }
 
-/// A tenant whose workers are asked for a hook that takes 200 ms.
+/// A tenant whose workers are asked for a hook that takes long.
 fn hooked() -> (Server, Arc<Tenant>) {
     let programs = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs");
     let server = server_of(json!({
         "program": "/usr/bin/python3", "args": ["-S", "/app/moment.py"], "serve": "connections", "port": 8000,
-        "settle_ms": 0, "after_restore": "/restore?200", "env": {"PYTHONDONTWRITEBYTECODE": "1"},
+        "settle_ms": 0, "after_restore": "/restore?2000", "env": {"PYTHONDONTWRITEBYTECODE": "1"},
         "limits": {"boot_ms": 60_000, "cpu_ms": 20_000, "wall_ms": 60_000},
         "mounts": [{"host": programs, "at": "/app"}, {"host": "/lib"}, {"host": "/lib64"}, {"host": "/usr"}],
     }));
-    server.boots().wait(TIME);
     let tenant = Arc::clone(&server.set().tenants[0]);
     (server, tenant)
 }
