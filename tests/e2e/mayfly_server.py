@@ -275,11 +275,11 @@ class Server:
                 raise AssertionError(f"{what}\n{self.log()}")
             time.sleep(0.02)
 
-    def await_boot(self, path):
+    def await_boot(self, path, host=None):
         """The first response that is not "still booting"."""
         deadline = time.monotonic() + TIMEOUT_S
         while True:
-            response = self.get(path)
+            response = self.get(path, host=host)
             if b"still booting" not in response.body or time.monotonic() > deadline:
                 return response
             time.sleep(0.05)

@@ -81,5 +81,5 @@ pub use snapshot::file::{SnapshotFileError, SnapshotSaveError};
 pub use snapshot::snapshot::{BootedFrom, Snapshot};
 pub use time::watchdog::WatchdogError;
 pub use worker::peer::{PeerCall, PeerError};
-pub use worker::progress::{CallStats, Progress, Slice, WorkerState};
+pub use worker::progress::{BackgroundProgress, CallStats, Progress, Slice, WorkerState};
 pub use worker::worker::Worker;

@@ -61,8 +61,8 @@ pub(crate) enum ResponseProgress {
     Complete,
     /// The program has answered the hook: [`Served::go_on`] follows.
     Restored,
-    /// The program has closed a connection that it had kept open, before it can have seen the request: the request must
-    /// be sent again.
+    /// The program has closed a connection that it had kept open, or has written to it, before it can have seen the
+    /// request: the request must be sent again.
     Stale,
 }
 
@@ -213,6 +213,10 @@ impl Served {
     /// Takes what the program has written. `limit`: bytes of a response.
     pub(crate) fn take(&mut self, process: &mut Process, limit: u64) -> Result<ResponseProgress, ResponseError> {
         let Some(connection) = self.connection else { return Ok(ResponseProgress::Partial) };
+        if self.may_be_stale && process.take_back(connection, self.request.len()) {
+            // Whatever it has written answers nothing that it has read, and might be taken for the response.
+            return Ok(ResponseProgress::Stale);
+        }
         self.output.clear();
         let state = process.take_output(connection, &mut self.output);
         self.taken = self.taken.saturating_add(self.output.len() as u64);

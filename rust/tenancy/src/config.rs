@@ -7,6 +7,7 @@
 mod advice;
 pub(crate) mod affinity;
 pub(crate) mod client;
+pub(crate) mod cpu_share;
 mod destination;
 mod error;
 mod file;
@@ -34,6 +35,7 @@ use mayfly_sandbox::{Choice, MonotonicClock, MountPoint, Outbound, Readiness, Ta
 
 use crate::config::affinity::Affinity;
 use crate::config::client::ClientConfig;
+use crate::config::cpu_share::CpuShare;
 use crate::config::json::{Key, blank_comments, locate};
 use crate::config::limits::Limits;
 use crate::config::values::{HostPattern, KeyDigest, RoutePath, TenantName};
@@ -250,6 +252,12 @@ pub struct HealthConfig {
 }
 
 impl TenantConfig {
+    /// How much of a processor its workers may use between requests.
+    #[must_use]
+    pub fn background_cpu(&self) -> CpuShare {
+        if self.mode == Mode::Ephemeral || self.service.is_none() { CpuShare::NONE } else { self.limits.background_cpu }
+    }
+
     /// Whether a generation that was booted for `self` can serve `other`: everything that a snapshot or a worker is
     /// made from is equal.
     ///

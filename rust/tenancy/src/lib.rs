@@ -43,6 +43,7 @@ mod schedule;
 mod server;
 
 pub use config::client::{ClientConfig, ClientHeaders};
+pub use config::cpu_share::CpuShare;
 pub use config::launch::LaunchError;
 pub use config::limits::Limits;
 pub use config::network::Network;

@@ -273,6 +273,8 @@ impl LoopPool {
             slot.last_used_ns = call.forked.worker.last_started_ns();
             if call.forked.slot.is_some() {
                 self.server.background().overflow.give_back(&self.set.tenants[index], call.forked);
+            } else if call.forked.legs.is_some() {
+                self.lend(index, call.forked);
             } else {
                 let needs_hook = call.forked.needs_hook();
                 slot.worker = Some(call.forked);

@@ -164,6 +164,10 @@ pub struct TenantReport {
     pub requests: u64,
     /// CPU time of its requests, including its storage program and resets.
     pub cpu_seconds: f64,
+    /// The part of it that its programs used between requests.
+    pub background_cpu_seconds: f64,
+    /// Workers that were lost between requests, and replaced.
+    pub background_failures: u64,
     /// Workers rolled back after a request.
     pub resets: u64,
     /// Resets that gave the changed memory back to the system, since it was more than a worker may keep.
@@ -280,6 +284,8 @@ impl TenantReport {
             waits_for: tenant.errands.hang().map(|hang| hang.to_string()),
             requests: totals.events(Event::Request),
             cpu_seconds: totals.cpu_seconds(),
+            background_cpu_seconds: totals.background_cpu_seconds(),
+            background_failures: totals.events(Event::BackgroundFailure),
             resets: totals.events(Event::Reset),
             work_sets_given_back: totals.events(Event::WorkSetGivenBack),
             forks: totals.events(Event::Fork),

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use crate::base::ids::{ConnectionId, PollableId};
+use crate::event::queue::Queue;
 use crate::kernel::process::Process;
 use crate::net::inbound::{Closed, NotListening, OutputState};
 
@@ -65,6 +66,20 @@ impl Process {
             self.pollables.edit().finish(found.input);
             self.note_change();
         }
+    }
+
+    /// Takes the last `count` bytes of the connection's input back, if the program has read none of them: it never
+    /// sees them. Returns whether it has read none.
+    pub fn take_back(&mut self, connection: ConnectionId, count: usize) -> bool {
+        let Some(found) = self.pollables.inbound.get(connection) else { return false };
+        let unread = self.pollables.queue(found.input).map_or(0, Queue::len);
+        if unread < count {
+            return false;
+        }
+        // With what came before them, which belongs to a request that is over.
+        self.pollables.edit().take(found.input, unread);
+        self.note_change();
+        true
     }
 
     /// Whether the program has written to a connection or closed one, and the caller has not taken that yet. Costs a

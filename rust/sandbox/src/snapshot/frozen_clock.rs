@@ -89,6 +89,11 @@ impl WorkerClock {
         }
     }
 
+    /// Whether the worker has had a request since it was at its snapshot.
+    pub(crate) fn runs(&self) -> bool {
+        self.state == ClockState::Runs
+    }
+
     /// The worker is prepared for its first request, and stands still from here on.
     pub(crate) fn prepared(&mut self, now_ns: u64) {
         self.state = ClockState::Prepared(now_ns);

@@ -253,7 +253,7 @@ impl Worker {
             exits: Exits::default(),
         };
         if self.served.is_some()
-            && let Err(stop) = self.wake()
+            && let Err(stop) = self.go_on_from_rest()
         {
             return self.stopped(stop, || 0);
         }

@@ -123,6 +123,19 @@ impl Worker {
         }
     }
 
+    /// Chooses the thread with which a program goes on that stands between two requests.
+    #[inline]
+    pub(super) fn go_on_from_rest(&mut self) -> Result<(), Stop> {
+        if self.is_interrupted { self.go_on_interrupted() } else { self.wake() }
+    }
+
+    #[cold]
+    fn go_on_interrupted(&mut self) -> Result<(), Stop> {
+        self.is_interrupted = false;
+        let Self { runner, machine, .. } = self;
+        runner.step(|process, context| process.rotate(machine, context))
+    }
+
     /// Takes what the program has written to its connection; what is complete now.
     fn take_output(&mut self) -> Result<Option<Ring>, Stop> {
         let Some(served) = &mut self.served else {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Workers, which serve requests.
 
+mod background;
 mod call;
 mod cpu_meter;
 pub(crate) mod handover;

@@ -44,6 +44,20 @@ impl From<Duration> for Slice {
     }
 }
 
+/// How a program stands after a leg between requests. Its worker is [`WorkerState::Ready`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum BackgroundProgress {
+    /// All its threads wait: it has nothing to do before `until_ns`, or before [`crate::Worker::waits_for`] is readable.
+    Waits {
+        /// When one of them goes on, by `CLOCK_MONOTONIC` in nanoseconds; `None`: not before a request. A time that is
+        /// over means that the next step may block.
+        until_ns: Option<u64>,
+    },
+    /// The slice is over, and threads can run.
+    Paused,
+}
+
 /// What a worker can do now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WorkerState {

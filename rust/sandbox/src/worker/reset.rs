@@ -90,6 +90,7 @@ impl Worker {
         }
         self.runner.process.reset_from(&self.snapshot.inner.process);
         self.clock.reset();
+        self.is_interrupted = false;
         if self.resets != Resets::Always {
             self.answered = 0;
             self.machine.set_rewinds(false);

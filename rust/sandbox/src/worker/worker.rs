@@ -12,6 +12,8 @@
 //!   Running ---- fault, exit, limit, failure ----> Poisoned     never used again
 //! ```
 //!
+//! A worker that keeps its state may run while it is ready, too: see `background.rs`.
+//!
 //! A request runs in legs, each on the thread that starts or resumes it. Its CPU time and its wall-clock time
 //! accumulate from leg to leg.
 //!
@@ -77,6 +79,8 @@ pub struct Worker {
     pub(super) resets: Resets,
     /// Requests answered since the worker was at its snapshot, where it is not reset after each.
     pub(super) answered: u32,
+    /// The end of a background leg has interrupted the program.
+    pub(super) is_interrupted: bool,
 }
 
 const _: () = assert!(size_of::<Worker>() == 4096);
@@ -138,6 +142,7 @@ impl Worker {
             peer: None,
             resets: Resets::Always,
             answered: 0,
+            is_interrupted: false,
         })
     }
 

@@ -454,6 +454,11 @@ impl Tenant {
         let storage = self.storage.map(|storage| storage.check(root, base, engine)).transpose();
         let mounts = run::mounts(self.mounts, &base.mounts, root)?;
         let watch = run::watch(self.watch.as_ref().map_or(&[], SomeOf::as_slice), &mounts)?;
+        if self.limits.wants_background() && (mode == Mode::Ephemeral || service.is_none()) {
+            let problem = "only for a tenant that keeps its state and serves connections: \
+                expected `\"serve\": \"connections\"` and `\"ephemeral\": false` or `reset_every` as well";
+            return Err(ConfigError::new(&[Key::from("limits"), Key::from("background_cpu")], problem));
+        }
         let program = root.join(self.program.as_str());
         let is_runtime = Runtime::of(&program).is_some();
         let built_in = if service.is_some() || is_runtime { Limits::of_a_server() } else { Limits::default() };
@@ -543,6 +548,10 @@ impl Tenant {
 
 impl Storage {
     fn check(self, root: &Path, base: &Base, engine: Choice) -> Result<StorageConfig, ConfigError> {
+        if self.limits.wants_background() {
+            let problem = "a storage program stands still between calls";
+            return Err(ConfigError::new(&[Key::from("limits"), Key::from("background_cpu")], problem));
+        }
         Ok(StorageConfig {
             program: root.join(self.program.as_str()),
             engine,

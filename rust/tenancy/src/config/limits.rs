@@ -6,6 +6,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::config::cpu_share::CpuShare;
 use crate::config::values::Bounded;
 
 /// The limits of a tenant. Every limit is always enforced.
@@ -20,16 +21,21 @@ pub struct Limits {
     pub inline_budget: Duration,
     /// How many of its requests may be in progress at a time.
     pub concurrent_requests: u32,
+    /// How much of a processor its workers may use between requests, all together. Only for a tenant that keeps its
+    /// state and serves connections: see [`crate::TenantConfig::background_cpu`].
+    pub background_cpu: CpuShare,
 }
 
 impl Default for Limits {
-    /// The default limits of machines; 64 KiB of log per second, 1 ms on a loop thread, 64 requests at a time.
+    /// The default limits of machines; 64 KiB of log per second, 1 ms on a loop thread, 64 requests at a time, a
+    /// twentieth of a processor between requests.
     fn default() -> Self {
         Self {
             machine: mayfly_sandbox::Limits::default(),
             log_bytes_per_second: 64 << 10,
             inline_budget: Duration::from_millis(1),
             concurrent_requests: 64,
+            background_cpu: CpuShare::BETWEEN_REQUESTS,
         }
     }
 }
@@ -103,6 +109,10 @@ pub(crate) struct LimitsPatch {
     /// Requests of the tenant that may be in progress at a time.
     #[schemars(extend("default" = 64))]
     concurrent_requests: Option<Bounded<1, 65_536>>,
+    /// How much of one processor the tenant's programs may use between requests, all its workers together, as a share.
+    /// 0: they stand still until a request. Only for a tenant that keeps its state and has `"serve": "connections"`.
+    #[schemars(extend("default" = 0.05))]
+    background_cpu: Option<CpuShare>,
 }
 
 impl LimitsPatch {
@@ -124,6 +134,7 @@ impl LimitsPatch {
             log_bytes_per_second: self.log_bytes_per_second.or(base.log_bytes_per_second),
             inline_budget_us: self.inline_budget_us.or(base.inline_budget_us),
             concurrent_requests: self.concurrent_requests.or(base.concurrent_requests),
+            background_cpu: self.background_cpu.or(base.background_cpu),
         }
     }
 
@@ -148,7 +159,13 @@ impl LimitsPatch {
         set(&mut limits.log_bytes_per_second, self.log_bytes_per_second, |bytes| bytes);
         set(&mut limits.inline_budget, self.inline_budget_us, Duration::from_micros);
         set(&mut limits.concurrent_requests, self.concurrent_requests, |requests| requests as u32);
+        limits.background_cpu = self.background_cpu.unwrap_or(limits.background_cpu);
         limits
+    }
+
+    /// Whether these limits themselves let programs run between requests.
+    pub(crate) fn wants_background(&self) -> bool {
+        self.background_cpu.is_some_and(|share| share != CpuShare::NONE)
     }
 }
 

@@ -218,6 +218,8 @@ mod tests {
             r#""name": "a", "program": "p", "path": "/", "args": ["\u0000"]"#,
             r#""name": "a", "program": "p", "path": "/", "limits": {"cpu_ms": 0}"#,
             r#""name": "a", "program": "p", "path": "/", "limits": {"cpu_ms": 1.5}"#,
+            r#""name": "a", "program": "p", "path": "/", "limits": {"background_cpu": 1.5}"#,
+            r#""name": "a", "program": "p", "path": "/", "limits": {"background_cpu": "5 %"}"#,
             r#""name": "a", "program": "p", "path": "/", "limits": {"cpu": 1}"#,
             r#""name": "a", "program": "p", "path": "/", "shared_memory": {"kib": 6}"#,
             r#""name": "a", "program": "p", "path": "/", "shared_memory": {}"#,
@@ -281,7 +283,10 @@ mod tests {
         let limits = schema["$defs"]["Limits"]["properties"].as_object().unwrap();
         let defaults: serde_json::Map<_, _> =
             limits.iter().map(|(name, limit)| (name.clone(), limit["default"].clone())).collect();
-        let tenant = serde_json::json!({"name": "a", "program": "p", "path": "/", "limits": defaults});
+        // One that may have all of them.
+        let tenant = serde_json::json!({
+            "name": "a", "program": "p", "path": "/", "serve": "connections", "ephemeral": false, "limits": defaults
+        });
         let config = Config::from_value(&serde_json::json!({ "tenants": [tenant] })).unwrap();
         assert_eq!(config.tenants[0].limits, Limits::default());
     }

@@ -29,6 +29,7 @@ fn check(root: &Value, schema: &Value, value: &Value) -> Result<(), String> {
                 "array" => value.is_array(),
                 "string" => value.is_string(),
                 "boolean" => value.is_boolean(),
+                "number" => value.is_number(),
                 "integer" => value.is_u64() || value.is_i64(),
                 other => panic!("type {other}"),
             },

@@ -213,7 +213,8 @@ fn every_limit_reaches_its_field() {
     let limits = only(&tenant(
         r#", "limits": {"boot_ms": 1, "boot_memory_mib": 2, "cpu_ms": 3, "wall_ms": 4, "memory_mib": 5, "request_kib": 6,
             "response_kib": 7, "work_set_kib": 64, "descriptors": 9, "threads": 10, "mappings": 16, "files_mib": 13, "log_bytes_per_second": 12,
-            "inline_budget_us": 130, "concurrent_requests": 14}"#,
+            "inline_budget_us": 130, "concurrent_requests": 14, "background_cpu": 0.0},
+            "reset_every": 5"#,
     ))
     .limits;
     let machine = mayfly_sandbox::Limits {
@@ -232,7 +233,8 @@ fn every_limit_reaches_its_field() {
         files_bytes: 13 << 20,
     };
     let inline_budget = Duration::from_micros(130);
-    assert_eq!(limits, Limits { machine, log_bytes_per_second: 12, inline_budget, concurrent_requests: 14 });
+    let (log_bytes_per_second, concurrent_requests, background_cpu) = (12, 14, CpuShare::NONE);
+    assert_eq!(limits, Limits { machine, log_bytes_per_second, inline_budget, concurrent_requests, background_cpu });
 }
 
 #[test]
@@ -267,6 +269,32 @@ fn a_number_of_workers_is_for_tenants_that_keep_state_and_an_affinity_for_severa
     assert!(Config::from_json(&two(2)).is_ok());
     let expected = "max_workers: the tenants' `workers` are 2 together: expected at least as many";
     assert_eq!(problem(&two(1)), expected);
+}
+
+#[test]
+fn only_kept_servers_run_between_requests() {
+    let share = |more: &str| only(&tenant(more)).background_cpu();
+    let kept = r#", "serve": "connections", "ephemeral": false"#;
+    assert_eq!(share(kept), CpuShare::BETWEEN_REQUESTS);
+    assert_eq!(share(r#", "serve": "connections", "reset_every": 9"#), CpuShare::BETWEEN_REQUESTS);
+    assert_eq!(share(&format!(r#"{kept}, "limits": {{"background_cpu": 0}}"#)), CpuShare::NONE);
+    for others in ["", r#", "ephemeral": false"#, r#", "serve": "connections""#] {
+        assert_eq!(share(others), CpuShare::NONE);
+        // 0 is what they have anyway.
+        assert_eq!(share(&format!(r#"{others}, "limits": {{"background_cpu": 0}}"#)), CpuShare::NONE);
+        let problem = problem(&tenant(&format!(r#"{others}, "limits": {{"background_cpu": 0.1}}"#)));
+        let expected =
+            "tenants[0].limits.background_cpu: only for a tenant that keeps its state and serves connections";
+        assert!(problem.starts_with(expected), "{problem}");
+    }
+    // Where it does not say it for one tenant, it is for those that can.
+    let text = format!(r#"{{"defaults": {{"limits": {{"background_cpu": 0.5}}}}, {}"#, &tenant("")[1..]);
+    assert_eq!(only(&text).background_cpu(), CpuShare::NONE);
+    let storage = tenant(r#", "storage": {"program": "s", "limits": {"background_cpu": 0.5}}"#);
+    let expected = "tenants[0].storage.limits.background_cpu: a storage program stands still between calls";
+    assert_eq!(problem(&storage), expected);
+    let problem = problem(&tenant(&format!(r#"{kept}, "limits": {{"background_cpu": 1.5}}"#)));
+    assert!(problem.contains("expected a share of one processor from 0 to 1"), "{problem}");
 }
 
 #[test]

@@ -137,6 +137,23 @@ impl FixedWorkers {
         }
     }
 
+    /// The slot of a worker that this tenant has a fixed number of.
+    pub(crate) fn slot_of(forked: &Forked) -> Option<SlotNumber> {
+        forked.slot.as_ref().map(|permit| permit.number)
+    }
+
+    /// Takes the worker of one slot, if it is idle.
+    pub(crate) fn take_idle(&self, number: SlotNumber) -> Option<Forked> {
+        self.slots().take_idle(number)
+    }
+
+    /// Calls `look` with the worker of one slot, if it is idle.
+    pub(crate) fn with_idle(&self, number: SlotNumber, look: impl FnOnce(&Forked)) {
+        if let Some(forked) = self.slots().idle_at(number) {
+            look(forked);
+        }
+    }
+
     /// Finds what is to be done for a worker that is missing, or after [`Self::open`] and [`Self::resize`].
     pub(crate) fn next_due(self: &Arc<Self>) -> Option<DueWorker> {
         let due = self.slots().next_due()?;

@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use mayfly_files::FileStamp;
 use mayfly_sandbox::{BootedFrom, Elf, ForkError, Snapshot, Worker, WorkerState};
 
+use crate::config::cpu_share::CpuShare;
 use crate::config::{Mode, TenantConfig};
 use crate::host::workers::WorkerPermit;
+use crate::model::leg_timer::LegTimer;
 use crate::model::slot_permit::SlotPermit;
 use crate::model::store::Store;
 
@@ -55,6 +57,8 @@ pub(crate) struct Forked {
     pub(crate) slice: Duration,
     /// `None` for a worker that serves one request and is not kept.
     pub(crate) permit: Option<WorkerPermit>,
+    /// For a worker whose program runs between requests.
+    pub(crate) legs: Option<Box<LegTimer>>,
     /// For one of a fixed number of workers: dropped after the worker, so that there is room for the next one.
     pub(crate) slot: Option<Box<SlotPermit>>,
 }
@@ -69,6 +73,11 @@ impl Forked {
     #[inline]
     pub(crate) fn needs_hook(&self) -> bool {
         self.worker.needs_hook()
+    }
+
+    /// The number of its entry in the timetable.
+    pub(crate) fn leg_number(&self) -> Option<u64> {
+        self.legs.as_ref()?.entry.as_ref().map(|entry| entry.number)
     }
 
     /// Whether the worker can take another request.
@@ -105,6 +114,11 @@ impl Generation {
             Mode::Stateful => Worker::fork_keeping_state(&self.snapshot),
             Mode::ResetEvery(requests) => Worker::fork_resetting_every(&self.snapshot, requests),
         }
+    }
+
+    /// Whether programs of this generation run between requests.
+    pub(crate) fn runs_between_requests(&self) -> bool {
+        self.config.background_cpu() != CpuShare::NONE
     }
 
     /// How the snapshot was made, as a word for logs and reports.

@@ -39,9 +39,11 @@ pub(crate) enum Event {
     ThreadLimit,
     /// A mapping that the program was refused.
     MappingLimit,
+    /// A worker that was lost between requests.
+    BackgroundFailure,
 }
 
-const EVENTS: usize = Event::MappingLimit as usize + 1;
+const EVENTS: usize = Event::BackgroundFailure as usize + 1;
 
 /// Counters of one loop thread, or of all background threads together, for one tenant.
 ///
@@ -52,6 +54,8 @@ const EVENTS: usize = Event::MappingLimit as usize + 1;
 pub(crate) struct Counters {
     is_shared: bool,
     cpu_ns: AtomicU64,
+    /// The part of it that was used between requests.
+    background_cpu_ns: AtomicU64,
     events: [AtomicU64; EVENTS],
     failures: [AtomicU64; FAILURES],
 }
@@ -73,6 +77,12 @@ impl Counters {
     /// Adds CPU time of the tenant's requests.
     pub(crate) fn spent(&self, cpu_ns: u64) {
         self.add(&self.cpu_ns, cpu_ns);
+    }
+
+    /// Adds CPU time that the tenant's programs have used between requests.
+    pub(crate) fn spent_between_requests(&self, cpu_ns: u64) {
+        self.add(&self.cpu_ns, cpu_ns);
+        self.add(&self.background_cpu_ns, cpu_ns);
     }
 
     pub(crate) fn count_connects(&self, connects: Connects) {
@@ -102,6 +112,7 @@ impl Counters {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Totals {
     cpu_ns: u64,
+    background_cpu_ns: u64,
     events: [u64; EVENTS],
     failures: [u64; FAILURES],
 }
@@ -109,6 +120,10 @@ pub(crate) struct Totals {
 impl Totals {
     pub(crate) fn cpu_seconds(&self) -> f64 {
         self.cpu_ns as f64 / 1e9
+    }
+
+    pub(crate) fn background_cpu_seconds(&self) -> f64 {
+        self.background_cpu_ns as f64 / 1e9
     }
 
     pub(crate) fn events(&self, event: Event) -> u64 {
@@ -123,6 +138,7 @@ impl Totals {
 impl AddAssign<&Counters> for Totals {
     fn add_assign(&mut self, counters: &Counters) {
         self.cpu_ns += counters.cpu_ns.load(Relaxed);
+        self.background_cpu_ns += counters.background_cpu_ns.load(Relaxed);
         for (total, cell) in self.events.iter_mut().zip(&counters.events) {
             *total += cell.load(Relaxed);
         }
@@ -153,12 +169,13 @@ mod tests {
             .collect();
         threads.into_iter().for_each(|thread| thread.join().unwrap());
         shared.count_many(Event::ThreadLimit, 3);
+        shared.spent_between_requests(500_000_000);
         let mut totals = Totals::default();
         totals += &own;
         totals += &shared;
         assert_eq!(totals.events(Event::Request), 4001);
         assert_eq!(totals.events(Event::ThreadLimit), 3);
-        assert_eq!(totals.cpu_seconds(), 2.0);
+        assert_eq!((totals.cpu_seconds(), totals.background_cpu_seconds()), (2.5, 0.5));
         assert_eq!(totals.failures(Failure::CpuLimit), 1);
         assert_eq!(totals.failures(Failure::WallLimit), 0);
     }

@@ -223,6 +223,26 @@ impl<W> Slots<W> {
         }
     }
 
+    /// Takes the worker of one slot, if it is idle. The taker gives it back.
+    pub(crate) fn take_idle(&mut self, number: SlotNumber) -> Option<W> {
+        let slot = self.slots.get_mut(number.index).filter(|slot| slot.serial == number.serial)?;
+        match std::mem::replace(&mut slot.place, Place::Taken) {
+            Place::Idle(worker) => Some(worker),
+            place => {
+                slot.place = place;
+                None
+            }
+        }
+    }
+
+    /// The worker of one slot, if it is idle.
+    pub(crate) fn idle_at(&self, number: SlotNumber) -> Option<&W> {
+        match &self.slots.get(number.index).filter(|slot| slot.serial == number.serial)?.place {
+            Place::Idle(worker) => Some(worker),
+            Place::Taken | Place::Vacant => None,
+        }
+    }
+
     /// Queues a ticket, unless there is a worker for it now.
     pub(crate) fn enqueue(&mut self, ticket: Ticket, key: Option<u64>, first: usize) -> Option<Take<W>> {
         match self.take(key, first) {

@@ -24,6 +24,7 @@ use crate::config::{Mode, TenantConfig};
 use crate::host::descriptors;
 use crate::host::resources::{self, OncePerSecond};
 use crate::host::workers::WorkerPermit;
+use crate::model::background_budget::BackgroundBudget;
 use crate::model::failure::Failure;
 use crate::model::fixed_workers::FixedWorkers;
 use crate::model::generation::{Forked, Generation};
@@ -31,7 +32,7 @@ use crate::model::meter::{Counters, Event, Totals};
 use crate::model::outcome::ReloadError;
 use crate::model::permits::PermitsInUse;
 use crate::model::tenant_log::TenantLog;
-use crate::model::worker_mailbox::WorkerMailbox;
+use crate::model::worker_mailbox::{TellDue, WorkerMailbox};
 
 pub(crate) use history::History;
 
@@ -48,7 +49,6 @@ const NO_MEMORY: &str = "the server has no memory left for a worker: \
 const HISTORY_TICK: Duration = Duration::from_millis(2);
 
 /// A tenant, shared by all threads.
-#[derive(Debug)]
 pub(crate) struct Tenant {
     /// The number of the generation in `state`, or 0 if there is none. Loops compare it on every request.
     generation: AtomicU64,
@@ -78,6 +78,10 @@ pub(crate) struct Tenant {
     counters: Mutex<Vec<Arc<Counters>>>,
     /// The counters of background threads.
     pub(crate) background: Counters,
+    /// What its programs may use between requests.
+    pub(crate) background_budget: BackgroundBudget,
+    /// Has workers that are missing forked, and requests served that wait in vain, soon, on another thread.
+    tell_due: TellDue,
     pub(crate) reloads: AtomicU64,
     pub(crate) reload_failures: AtomicU64,
 }
@@ -98,14 +102,22 @@ pub(crate) enum State {
     Ready(Arc<Generation>),
 }
 
+impl std::fmt::Debug for Tenant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tenant").field("name", &self.name).field("generation", &self.generation).finish_non_exhaustive()
+    }
+}
+
 impl Tenant {
-    /// `tell_due` has [`FixedWorkers::next_due`] called soon, on another thread.
+    /// `tell_due` has [`FixedWorkers::next_due`] and [`WorkerMailbox::take_left`] called soon, on another thread.
     pub(crate) fn new(
         config: Arc<TenantConfig>,
         state: State,
         account: Account,
         tell_due: impl Fn() + Send + Sync + 'static,
     ) -> Self {
+        let tell_due: TellDue = Arc::new(tell_due);
+        let fixed_due = Arc::clone(&tell_due);
         let log = Arc::new(TenantLog::new(config.name.clone(), config.limits.log_bytes_per_second));
         Self {
             generation: AtomicU64::new(0),
@@ -121,9 +133,11 @@ impl Tenant {
             loads: Errands::default(),
             history: Mutex::new(History::new(config)),
             mailboxes: Mutex::default(),
-            fixed: FixedWorkers::new(tell_due),
+            fixed: FixedWorkers::new(move || fixed_due()),
             counters: Mutex::default(),
             background: Counters::shared(),
+            background_budget: BackgroundBudget::default(),
+            tell_due,
             reloads: AtomicU64::new(0),
             reload_failures: AtomicU64::new(0),
         }
@@ -275,6 +289,7 @@ impl Tenant {
             number: generation.number,
             slice: generation.config.limits.inline_budget,
             permit,
+            legs: generation.runs_between_requests().then(Box::default),
             slot: None,
         })
     }
@@ -330,7 +345,7 @@ impl Tenant {
 
     /// Makes a mailbox for a loop that begins to serve this tenant.
     pub(crate) fn new_mailbox(&self) -> Arc<WorkerMailbox> {
-        let mailbox = Arc::new(WorkerMailbox::default());
+        let mailbox = Arc::new(WorkerMailbox::new(Arc::clone(&self.tell_due)));
         let mut mailboxes = self.mailboxes.lock().unwrap_or_else(PoisonError::into_inner);
         mailboxes.retain(|mailbox| mailbox.strong_count() > 0);
         mailboxes.push(Arc::downgrade(&mailbox));

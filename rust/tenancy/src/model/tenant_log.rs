@@ -236,6 +236,20 @@ impl TenantLog {
         }
     }
 
+    /// Logs that a worker was lost between two requests, or counts it as dropped.
+    pub(crate) fn lost_between_requests(&self, failure: Failure, reason: &str) {
+        if failure == Failure::Violation {
+            return self.violation(RequestId::NONE, reason);
+        }
+        if self.may_log_failure() {
+            let tenant = &self.tenant;
+            tracing::warn!(
+                target: "mayfly::request", %tenant, error = failure.word(),
+                "a worker was lost between two requests, and is replaced without its state: {reason}"
+            );
+        }
+    }
+
     /// Whether a failure may be logged now; otherwise it is counted as dropped.
     fn may_log_failure(&self) -> bool {
         let tenant = &self.tenant;

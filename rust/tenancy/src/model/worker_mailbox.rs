@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Mailboxes in which other threads leave workers for a loop.
 
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError, Weak};
 use std::time::Duration;
 
 use crate::model::generation::Forked;
+use crate::model::leg_timer::{AwayKeeper, AwayPermit};
+use crate::model::store::Ticket;
 
 /// Workers without state that a mailbox keeps or has prepared. They are enough that a tenant whose requests often leave
 /// the loop does not fork for each of them.
@@ -15,14 +18,38 @@ const PREPARING: usize = 2;
 /// A worker that was prepared longer ago than this is prepared again: what its hook has fetched ages.
 const PREPARED: Duration = Duration::from_secs(60);
 
-/// One loop's mailbox for workers of one tenant. The loop looks here only when it has no worker.
-#[derive(Debug, Default)]
+/// One loop's mailbox for workers of one tenant. The loop looks here only when it has no worker. Workers whose program
+/// runs between requests wait here, so that other threads can take them for that.
 pub(crate) struct WorkerMailbox {
-    workers: Mutex<Vec<Forked>>,
+    contents: Mutex<Contents>,
     /// A worker has been ordered and has not arrived, so that orders do not pile up.
     ordered: AtomicBool,
     /// Workers that other threads prepare for it.
     preparing: AtomicUsize,
+    /// Has [`Self::take_left`] called.
+    tell_due: TellDue,
+}
+
+/// Has a thread look for what is due.
+pub(crate) type TellDue = Arc<dyn Fn() + Send + Sync>;
+
+#[derive(Debug, Default)]
+struct Contents {
+    workers: Vec<Forked>,
+    /// Workers that have been taken for a leg between requests, and are expected back soon.
+    away: usize,
+    /// Requests that wait for one of them.
+    line: VecDeque<Ticket>,
+}
+
+/// What a request finds that asks for a worker.
+#[derive(Debug)]
+pub(crate) enum Joined {
+    /// It is to wait, or waits, for a worker that is away.
+    InLine,
+    Worker(Forked),
+    /// None is here, and none is expected.
+    NoWorker,
 }
 
 /// A worker of a mailbox that is being prepared. Dropping it ends the count.
@@ -33,9 +60,9 @@ impl Preparing {
     /// Counts a worker, unless there are as many as may be, or the mailbox would not keep it. Never waits.
     pub(crate) fn enter(mailbox: &Arc<WorkerMailbox>) -> Option<Self> {
         // Under the lock, so that there are never more workers than may be.
-        let workers = mailbox.try_workers()?;
+        let contents = mailbox.try_contents()?;
         let preparing = mailbox.preparing();
-        if preparing >= PREPARING || workers.len() + preparing >= SPARE {
+        if preparing >= PREPARING || contents.workers.len() + preparing >= SPARE {
             return None;
         }
         mailbox.preparing.fetch_add(1, Ordering::Relaxed);
@@ -55,6 +82,12 @@ impl Drop for Preparing {
 }
 
 impl WorkerMailbox {
+    /// `tell_due` has [`Self::take_left`] called soon, on another thread.
+    pub(crate) fn new(tell_due: TellDue) -> Self {
+        let (ordered, preparing) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Self { contents: Mutex::default(), ordered, preparing, tell_due }
+    }
+
     /// Takes a worker of generation `number` if there is one, a prepared one before others; never waits.
     pub(crate) fn take(&self, number: u64) -> Option<Forked> {
         self.take_younger(number, PREPARED)
@@ -62,12 +95,22 @@ impl WorkerMailbox {
 
     /// As [`Self::take`]. A worker that was prepared longer than `prepared` ago needs its hook again.
     pub(crate) fn take_younger(&self, number: u64, prepared: Duration) -> Option<Forked> {
-        let is_wanted = |forked: &Forked| forked.number == number;
-        let first = self.take_if(|forked| is_wanted(forked) && !forked.needs_hook());
-        let mut forked = first.or_else(|| self.take_if(is_wanted))?;
-        // If this fails, the worker is poisoned, and its request fails as it would after a reset that fails.
-        let _ = forked.worker.renew_hook(prepared);
-        Some(forked)
+        let forked = self.try_contents()?.take_of(number)?;
+        Some(renewed(forked, prepared))
+    }
+
+    /// As [`Self::take`], and says whether a worker is expected back. Waits for the lock, which others hold for a few
+    /// instructions: a request must not get another worker, with another state, because one of them has it.
+    pub(crate) fn claim(&self, number: u64) -> Joined {
+        let mut contents = self.contents();
+        match contents.take_of(number) {
+            Some(forked) => {
+                drop(contents);
+                Joined::Worker(renewed(forked, PREPARED))
+            }
+            None if contents.away > 0 => Joined::InLine,
+            None => Joined::NoWorker,
+        }
     }
 
     /// Takes a worker of a generation other than `number` if there is one; never waits.
@@ -82,13 +125,12 @@ impl WorkerMailbox {
 
     /// Whether [`Self::take_spare`] would find one; never waits.
     pub(crate) fn has_spare(&self) -> bool {
-        self.workers.try_lock().is_ok_and(|workers| workers.iter().any(Forked::is_ephemeral))
+        self.contents.try_lock().is_ok_and(|contents| contents.workers.iter().any(Forked::is_ephemeral))
     }
 
     fn take_if(&self, wanted: impl Fn(&Forked) -> bool) -> Option<Forked> {
-        let mut workers = self.try_workers()?;
-        let at = workers.iter().rposition(wanted)?;
-        Some(workers.swap_remove(at))
+        let mut contents = self.try_contents()?;
+        contents.take_if(wanted)
     }
 
     /// Keeps a worker, or closes it if there are enough. May block, so not for loop threads.
@@ -98,31 +140,94 @@ impl WorkerMailbox {
 
     /// As [`Self::put`]. `own`: how many of the workers in preparation the worker is.
     fn keep(&self, forked: Forked, own: usize) {
-        let mut workers = self.workers();
+        let mut contents = self.contents();
+        let workers = &mut contents.workers;
         let same = workers.iter().filter(|other| other.number == forked.number).count();
         let has_place = same + self.preparing().saturating_sub(own) < SPARE;
         if forked.permit.is_some() && forked.is_ready() && (!forked.is_ephemeral() || has_place) {
             workers.push(forked);
         } else {
-            drop(workers);
+            drop(contents);
             drop(forked);
         }
     }
 
     /// Closes the workers of generations before `number`.
     pub(crate) fn drop_before(&self, number: u64) {
-        let (keep, old) = std::mem::take(&mut *self.workers()).into_iter().partition(|forked| forked.number >= number);
-        let old: Vec<Forked> = old;
-        let mut workers = self.workers();
-        let newer = std::mem::replace(&mut *workers, keep);
-        workers.extend(newer);
-        drop(workers);
+        let old: Vec<Forked> = {
+            let mut contents = self.contents();
+            let (keep, old) =
+                std::mem::take(&mut contents.workers).into_iter().partition(|forked| forked.number >= number);
+            contents.workers = keep;
+            old
+        };
         drop(old);
     }
 
-    /// Whether it has no worker, and none is being prepared for it.
+    /// Whether it has no worker, and none is being prepared for it or expected back.
     pub(crate) fn is_empty(&self) -> bool {
-        self.workers().is_empty() && self.preparing() == 0
+        let contents = self.contents();
+        contents.workers.is_empty() && contents.away == 0 && self.preparing() == 0
+    }
+
+    /// Takes all workers, for the thread that closes them; never waits.
+    pub(crate) fn take_all(&self) -> Vec<Forked> {
+        self.try_contents().map(|mut contents| std::mem::take(&mut contents.workers)).unwrap_or_default()
+    }
+
+    /// Keeps a worker of this loop between its requests. Waits for the lock, which others hold for a few instructions.
+    pub(crate) fn lend(&self, forked: Forked) {
+        self.contents().workers.push(forked);
+    }
+
+    /// Takes the worker with this entry in the timetable, for a leg between requests. It is expected back.
+    pub(crate) fn take_for_leg(self: &Arc<Self>, number: u64) -> Option<Forked> {
+        let mut contents = self.contents();
+        let mut forked = contents.take_if(|forked| forked.leg_number() == Some(number))?;
+        let keeper = Arc::downgrade(self) as Weak<dyn AwayKeeper>;
+        if let Some(legs) = &mut forked.legs {
+            legs.away = Some(AwayPermit::new(keeper));
+            contents.away += 1;
+        }
+        Some(forked)
+    }
+
+    /// Calls `look` with the worker with this entry in the timetable, if it is here.
+    pub(crate) fn with(&self, number: u64, look: impl FnOnce(&Forked)) {
+        let contents = self.contents();
+        if let Some(forked) = contents.workers.iter().find(|forked| forked.leg_number() == Some(number)) {
+            look(forked);
+        }
+    }
+
+    /// Takes a worker back that was away, or returns it for the first of the requests that wait.
+    pub(crate) fn come_back(&self, mut forked: Forked) -> Option<(Ticket, Forked)> {
+        let mut contents = self.contents();
+        if let Some(ticket) = contents.line.pop_front() {
+            return Some((ticket, forked));
+        }
+        if let Some(away) = forked.legs.as_mut().and_then(|legs| legs.away.take()) {
+            away.end();
+            contents.away -= 1;
+        }
+        contents.workers.push(forked);
+        None
+    }
+
+    /// Queues a ticket for a worker that is away, unless there is a worker of generation `number`, or none is expected.
+    pub(crate) fn join(&self, ticket: Ticket, number: u64) -> Joined {
+        let mut contents = self.contents();
+        if contents.away > 0 {
+            contents.line.push_back(ticket);
+            return Joined::InLine;
+        }
+        contents.take_of(number).map_or(Joined::NoWorker, Joined::Worker)
+    }
+
+    /// Takes the requests that wait although no worker is expected back.
+    pub(crate) fn take_left(&self) -> VecDeque<Ticket> {
+        let mut contents = self.contents();
+        if contents.away > 0 { VecDeque::new() } else { std::mem::take(&mut contents.line) }
     }
 
     /// Marks a worker as ordered; `false` if it was already.
@@ -145,16 +250,55 @@ impl WorkerMailbox {
         self.preparing.load(Ordering::Relaxed)
     }
 
-    fn try_workers(&self) -> Option<MutexGuard<'_, Vec<Forked>>> {
-        match self.workers.try_lock() {
-            Ok(workers) => Some(workers),
-            Err(TryLockError::Poisoned(workers)) => Some(workers.into_inner()),
+    fn try_contents(&self) -> Option<MutexGuard<'_, Contents>> {
+        match self.contents.try_lock() {
+            Ok(contents) => Some(contents),
+            Err(TryLockError::Poisoned(contents)) => Some(contents.into_inner()),
             Err(TryLockError::WouldBlock) => None,
         }
     }
 
-    fn workers(&self) -> MutexGuard<'_, Vec<Forked>> {
-        // The list is consistent even if a thread panicked while it held the lock.
-        self.workers.lock().unwrap_or_else(PoisonError::into_inner)
+    fn contents(&self) -> MutexGuard<'_, Contents> {
+        // Each change is one step, so the contents are consistent even if a thread panicked while it held the lock.
+        self.contents.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Contents {
+    /// Takes a worker of generation `number`, a prepared one before others.
+    fn take_of(&mut self, number: u64) -> Option<Forked> {
+        let is_wanted = |forked: &Forked| forked.number == number;
+        let first = self.take_if(|forked| is_wanted(forked) && !forked.needs_hook());
+        first.or_else(|| self.take_if(is_wanted))
+    }
+
+    fn take_if(&mut self, wanted: impl Fn(&Forked) -> bool) -> Option<Forked> {
+        let at = self.workers.iter().rposition(wanted)?;
+        Some(self.workers.swap_remove(at))
+    }
+}
+
+fn renewed(mut forked: Forked, prepared: Duration) -> Forked {
+    // If this fails, the worker is poisoned, and its request fails as it would after a reset that fails.
+    let _ = forked.worker.renew_hook(prepared);
+    forked
+}
+
+impl AwayKeeper for WorkerMailbox {
+    fn left(&self) {
+        let waits_in_vain = {
+            let mut contents = self.contents();
+            contents.away -= 1;
+            contents.away == 0 && !contents.line.is_empty()
+        };
+        if waits_in_vain {
+            (self.tell_due)();
+        }
+    }
+}
+
+impl std::fmt::Debug for WorkerMailbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("WorkerMailbox").field("contents", &self.contents).finish_non_exhaustive()
     }
 }

@@ -6,11 +6,13 @@ use std::sync::atomic::Ordering;
 
 use mayfly_sandbox::Request;
 
+use crate::config::cpu_share::CpuShare;
 use crate::host::clock::monotonic_ns;
 use crate::model::fixed_workers::Claim;
 use crate::model::generation::Forked;
 use crate::model::route::TenantIndex;
 use crate::model::tenant::{State, Tenant};
+use crate::model::worker_mailbox::Joined;
 use crate::pool::{LoopPool, Slot, Unfinished};
 use crate::run::client_key::client_key;
 use crate::schedule::job::Retention;
@@ -73,9 +75,23 @@ impl LoopPool {
             }
             background.orders.close(old);
         }
-        if let Some(forked) = mailbox.take(current) {
-            self.held += 1;
-            return Ok(forked);
+        let runs_between_requests = self.set.config.tenants[index].background_cpu() != CpuShare::NONE;
+        let found = match mailbox.take(current) {
+            Some(forked) => Joined::Worker(forked),
+            None if runs_between_requests => mailbox.claim(current),
+            None => Joined::NoWorker,
+        };
+        match found {
+            Joined::Worker(forked) => {
+                self.held += 1;
+                return Ok(forked);
+            }
+            Joined::InLine => {
+                let retention = Retention::Stay;
+                self.later = Some(Unfinished::Unserved { hit, former: None, retention, slot: None, is_in_line: true });
+                return Err(None);
+            }
+            Joined::NoWorker => {}
         }
         let retention = self.make_room();
         self.later = Some(Unfinished::Unserved { hit, former: None, retention, slot: None, is_in_line: false });
@@ -106,6 +122,23 @@ impl LoopPool {
         };
         self.later = Some(Unfinished::Unserved { hit, former, retention: Retention::Stay, slot, is_in_line });
         Some(Err(None))
+    }
+
+    /// Leaves a worker whose program runs between requests where other threads can take it for that.
+    #[cold]
+    pub(super) fn lend(&mut self, index: TenantIndex, mut forked: Forked) {
+        let tenant = &self.set.tenants[index];
+        let slot = &mut self.slots[index];
+        if forked.worker.runs_between_requests() {
+            let mailbox = Arc::clone(&slot.share(tenant).mailbox);
+            let overflow = &self.server.background().overflow;
+            let leg = overflow.expect_leg_in_mailbox(tenant, &mut forked, &mailbox);
+            mailbox.lend(forked);
+            overflow.start_leg(leg);
+            self.held -= 1;
+            return;
+        }
+        slot.worker = Some(forked);
     }
 
     /// Makes room for one more worker within this loop's share.
@@ -174,9 +207,14 @@ impl LoopPool {
             .map(|(slot, tenant)| (Arc::as_ptr(tenant), slot))
             .collect();
         self.slots = set.tenants.iter().map(|tenant| former.remove(&Arc::as_ptr(tenant)).unwrap_or_default()).collect();
-        for gone in former.into_values().filter_map(|slot| slot.worker) {
-            self.held -= 1;
-            self.server.background().orders.close(gone);
+        for gone in former.into_values() {
+            let orders = &self.server.background().orders;
+            if let Some(worker) = gone.worker {
+                self.held -= 1;
+                orders.close(worker);
+            }
+            let waiting = gone.share.map(|share| share.mailbox.take_all());
+            waiting.into_iter().flatten().for_each(|worker| orders.close(worker));
         }
         self.set = set;
     }

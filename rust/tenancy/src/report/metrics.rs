@@ -34,6 +34,8 @@ use MetricKind::{Counter, Gauge};
 const TENANT_METRICS: &[TenantMetric] = &[
     TenantMetric { name: "mayfly_tenant_requests_total", kind: Counter, help: "Requests that were routed to the tenant, answered or not.", value: |tenant| tenant.requests as f64 },
     TenantMetric { name: "mayfly_tenant_cpu_seconds_total", kind: Counter, help: "CPU time of the tenant's requests, including its storage program and resets.", value: |tenant| tenant.cpu_seconds },
+    TenantMetric { name: "mayfly_tenant_background_cpu_seconds_total", kind: Counter, help: "The part of the tenant's CPU time that its programs used between requests.", value: |tenant| tenant.background_cpu_seconds },
+    TenantMetric { name: "mayfly_tenant_background_failures_total", kind: Counter, help: "Workers that were lost between requests, and replaced.", value: |tenant| tenant.background_failures as f64 },
     TenantMetric { name: "mayfly_tenant_resets_total", kind: Counter, help: "Workers rolled back after a request.", value: |tenant| tenant.resets as f64 },
     TenantMetric { name: "mayfly_tenant_work_sets_given_back_total", kind: Counter, help: "Resets that gave changed memory back to the system, since it was more than a worker may keep.", value: |tenant| tenant.work_sets_given_back as f64 },
     TenantMetric { name: "mayfly_tenant_forks_total", kind: Counter, help: "Workers forked.", value: |tenant| tenant.forks as f64 },
@@ -333,6 +335,8 @@ mod tests {
             waits_for: Some("p has not answered for 2 s".to_owned()),
             requests: 1 << 40,
             cpu_seconds: 1.25,
+            background_cpu_seconds: 0.25,
+            background_failures: 29,
             resets: 2,
             work_sets_given_back: 1,
             forks: 3,
@@ -405,6 +409,8 @@ mod tests {
         for (name, value) in [
             ("requests_total", 2_f64.powi(40)),
             ("cpu_seconds_total", 1.25),
+            ("background_cpu_seconds_total", 0.25),
+            ("background_failures_total", 29.0),
             ("resets_total", 2.0),
             ("work_sets_given_back_total", 1.0),
             ("forks_total", 3.0),

@@ -391,18 +391,7 @@ impl Call {
 
     #[inline]
     fn count_hits(&mut self, context: CallContext<'_>) {
-        let hits = self.forked.worker.limit_hits();
-        if hits != mayfly_sandbox::LimitHits::default() {
-            tell_hits(context, self.id, hits);
-        }
-        let connects = self.forked.worker.connects();
-        if connects != mayfly_sandbox::Connects::default() {
-            context.counters.count_connects(connects);
-        }
-        let refused = self.forked.worker.refused_processes();
-        if refused != mayfly_sandbox::RefusedProcesses::default() {
-            tell_refused(context, self.id, refused);
-        }
+        count_hits(&mut self.forked.worker, self.id, context.tenant, context.counters);
     }
 
     /// Takes the storage program's worker away from a call that is given up. A worker that was interrupted is replaced.
@@ -441,22 +430,39 @@ fn count_reset(report: mayfly_sandbox::ResetReport, id: RequestId, tenant: &Tena
     }
 }
 
-#[cold]
-fn tell_refused(context: CallContext<'_>, id: RequestId, refused: mayfly_sandbox::RefusedProcesses) {
-    context.counters.count_refused_processes(refused);
-    context.tenant.log.refused_processes(id, refused);
+/// Counts and logs what a program has been refused since the last call, and its connections.
+#[inline]
+pub(crate) fn count_hits(worker: &mut Worker, id: RequestId, tenant: &Tenant, counters: &Counters) {
+    let hits = worker.limit_hits();
+    if hits != mayfly_sandbox::LimitHits::default() {
+        tell_hits(tenant, counters, id, hits);
+    }
+    let connects = worker.connects();
+    if connects != mayfly_sandbox::Connects::default() {
+        counters.count_connects(connects);
+    }
+    let refused = worker.refused_processes();
+    if refused != mayfly_sandbox::RefusedProcesses::default() {
+        tell_refused(tenant, counters, id, refused);
+    }
 }
 
 #[cold]
-fn tell_hits(context: CallContext<'_>, id: RequestId, hits: mayfly_sandbox::LimitHits) {
+fn tell_refused(tenant: &Tenant, counters: &Counters, id: RequestId, refused: mayfly_sandbox::RefusedProcesses) {
+    counters.count_refused_processes(refused);
+    tenant.log.refused_processes(id, refused);
+}
+
+#[cold]
+fn tell_hits(tenant: &Tenant, counters: &Counters, id: RequestId, hits: mayfly_sandbox::LimitHits) {
     for (event, times, limit) in [
         (Event::DescriptorLimit, hits.descriptors, "descriptors"),
         (Event::ThreadLimit, hits.threads, "threads"),
         (Event::MappingLimit, hits.mappings, "mappings"),
     ] {
         if times > 0 {
-            context.counters.count_many(event, times);
-            context.tenant.log.limit_hit(id, limit, times);
+            counters.count_many(event, times);
+            tenant.log.limit_hit(id, limit, times);
         }
     }
 }

@@ -20,7 +20,7 @@ use crate::model::fixed_workers::Claim;
 use crate::model::generation::Forked;
 use crate::model::slot_permit::SlotPermit;
 use crate::model::tenant::{NoFork, Tenant};
-use crate::model::worker_mailbox::WorkerMailbox;
+use crate::model::worker_mailbox::{Joined, WorkerMailbox};
 use crate::run::call::{Call, CallContext, TrackedSink};
 use crate::run::reply::{INTERNAL_ERROR, SHUTTING_DOWN, send};
 use crate::schedule::fair::FairQueue;
@@ -110,11 +110,25 @@ struct Forks<'a> {
     memory: &'a Memory,
 }
 
-/// Has a request of a tenant with a fixed number of workers claim one of them. Returns the request if a worker is to be
-/// forked for it.
+/// Has a request of a tenant with a fixed number of workers claim one of them, and one whose loop's worker is away wait
+/// for that. Returns the request if a worker is to be forked for it.
 fn claim_worker(overflow: &Overflow, mut job: Job) -> Option<Job> {
-    if job.slot.is_some() || job.former.is_some() || !job.tenant.fixed.is_open() {
+    if job.slot.is_some() || job.former.is_some() {
         return Some(job);
+    }
+    if !job.tenant.fixed.is_open() {
+        return match job.mailbox.claim(job.tenant.generation()) {
+            Joined::InLine => {
+                overflow.wait_in_line(job);
+                None
+            }
+            // [`worker`] finds it there.
+            Joined::Worker(forked) => {
+                job.mailbox.put(forked);
+                Some(job)
+            }
+            Joined::NoWorker => Some(job),
+        };
     }
     match job.tenant.fixed.take(job.key, 0) {
         Claim::Worker(forked) => {

@@ -24,7 +24,7 @@ pub(crate) enum Order {
         mailbox: Arc<WorkerMailbox>,
     },
     Close(Forked),
-    /// Fork those of a fixed number of workers that are missing.
+    /// Fork those of a fixed number of workers that are missing, and serve requests that wait in vain.
     FillSlots(Arc<Tenant>),
     /// Serve a request on a background thread.
     Serve(Box<Job>),
@@ -92,6 +92,7 @@ pub(crate) fn fork(workers: &Workers, tenant: &Tenant, mailbox: &Arc<WorkerMailb
 
 /// Forks those of a fixed number of workers that are missing, or passes their slots to the requests that wait for them.
 pub(crate) fn fill_slots(workers: &Workers, overflow: &Overflow, tenant: &Arc<Tenant>, submit: impl Fn(Job)) {
+    overflow.serve_left(tenant, &submit);
     while let Some(due) = tenant.fixed.next_due() {
         match due {
             DueWorker::Serve(ticket, forked) => overflow.call_in_line(tenant, ticket, forked),

@@ -11,7 +11,8 @@
 //! A request that sleeps or is queued for a store occupies no thread. Idle threads wait; only one of them waits for the
 //! earliest sleeper's time. One more thread wakes the sleepers whose descriptors become ready: see [`DescriptorWatch`].
 //!
-//! A request that waits for one of its tenant's fixed number of workers has not begun: see [`mod@line`].
+//! A request that waits for one of its tenant's fixed number of workers has not begun: see [`mod@line`]. Programs that
+//! keep their state run here between requests, too: see [`mod@legs`].
 //!
 //! A step that may block its thread, on a disk or a network file system that does not respond, runs here as well. At
 //! any time at least one of several threads takes no such step, and at most half of the threads take one for the same
@@ -20,6 +21,7 @@
 //! Turns are given by tenant and then by request, so that one tenant's endless loops take no more than its share from
 //! another's request of five milliseconds. The threads have a low priority: a loop thread with work preempts them.
 
+mod legs;
 mod line;
 mod parked;
 mod prepare;
@@ -27,6 +29,7 @@ mod priority;
 mod queue;
 #[cfg(test)]
 mod tests;
+mod timetable;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,8 +47,10 @@ use crate::run::call::{CallContext, CallStep, StoreKeeper, TrackedSink};
 use crate::run::reply::{INTERNAL_ERROR, SHUTTING_DOWN, send};
 use crate::schedule::descriptor_watch::DescriptorWatch;
 use crate::schedule::orders::Orders;
+use legs::LEG;
 use line::expire;
-use queue::{Blocked, Queue};
+use queue::{Blocked, Queue, Turn};
+use timetable::Timetable;
 
 pub(crate) use parked::Parked;
 
@@ -65,17 +70,22 @@ pub(crate) struct Overflow {
     queue: Mutex<Queue>,
     arrived: Condvar,
     descriptors: DescriptorWatch,
+    /// When the programs of idle workers run.
+    timetable: Arc<Timetable>,
 }
 
 impl Overflow {
     pub(crate) fn new(threads: u32, workers: Workers, orders: Orders) -> io::Result<Self> {
+        let timetable = Arc::new(Timetable::default());
+        let queue = Queue { blocked: Blocked::of(threads), timetable: Arc::clone(&timetable), ..Queue::default() };
         Ok(Self {
             permits: CallPermits::new(threads),
             workers,
             orders,
-            queue: Mutex::new(Queue { blocked: Blocked::of(threads), ..Queue::default() }),
+            queue: Mutex::new(queue),
             arrived: Condvar::new(),
             descriptors: DescriptorWatch::new()?,
+            timetable,
         })
     }
 
@@ -108,6 +118,13 @@ impl Overflow {
         let is_news = queue.has_news();
         drop(queue);
         if is_news {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Has a waiting thread look at what has been added, if none waits for it yet.
+    fn tell_news(&self) {
+        if self.queue().has_news() {
             self.arrived.notify_one();
         }
     }
@@ -166,7 +183,14 @@ impl Overflow {
     /// Serves until the queue is closed.
     pub(crate) fn work(&self) {
         priority::lower_thread();
-        while let Some(parked) = self.next() {
+        while let Some(turn) = self.next() {
+            let parked = match turn {
+                Turn::Request(parked) => parked,
+                Turn::Leg(number, leg) => {
+                    self.run_leg(number, leg);
+                    continue;
+                }
+            };
             let blocked = parked.may_block.then(|| Arc::as_ptr(&parked.tenant).addr());
             self.take_turn(parked);
             if let Some(tenant) = blocked {
@@ -190,8 +214,10 @@ impl Overflow {
             if queue.is_over() || (is_closing && self.permits.in_use() == 0) {
                 return;
             }
-            let woken: Vec<Parked> = ready.into_iter().filter_map(|number| queue.asleep.remove(number)).collect();
-            let count = woken.len();
+            let (legs, sleepers): (Vec<u64>, Vec<u64>) = ready.into_iter().partition(|number| number & LEG != 0);
+            let legs = legs.into_iter().filter(|number| self.timetable.start(number & !LEG, 0)).count();
+            let woken: Vec<Parked> = sleepers.into_iter().filter_map(|number| queue.asleep.remove(number)).collect();
+            let count = woken.len() + legs;
             woken.into_iter().for_each(|parked| queue.push(parked));
             drop(queue);
             (0..count).for_each(|_| self.arrived.notify_one());
@@ -205,7 +231,7 @@ impl Overflow {
         self.descriptors.ring();
     }
 
-    fn next(&self) -> Option<Parked> {
+    fn next(&self) -> Option<Turn> {
         let mut queue = self.queue();
         loop {
             if queue.is_over() {
@@ -223,12 +249,12 @@ impl Overflow {
                 queue = self.queue();
                 continue;
             }
-            if let Some(parked) = queue.pop() {
+            if let Some(turn) = queue.next_turn(now) {
                 // This thread was responsible for the rest of the queue, and is about to be busy.
                 if queue.has_news() {
                     self.arrived.notify_one();
                 }
-                return Some(parked);
+                return Some(turn);
             }
             if queue.closes_at.is_some() && self.permits.in_use() == 0 {
                 return None;
@@ -293,6 +319,10 @@ impl Overflow {
         if step == CallStep::Done {
             return self.finish(parked);
         }
+        if let Some(legs) = &mut parked.call.forked.legs {
+            // The request takes longer: others do not wait for its worker.
+            legs.away = None;
+        }
         if !self.has_permit(&mut parked, step) {
             return self.give_up(parked);
         }
@@ -340,6 +370,12 @@ impl Overflow {
             return send(reply);
         }
         if forked.is_ready() && priority::is_kept(&mut forked) {
+            let leg = self.expect_leg_in_mailbox(&tenant, &mut forked, &mailbox);
+            if forked.legs.as_ref().is_some_and(|legs| legs.away.is_some()) && forked.number == tenant.generation() {
+                self.return_to_mailbox(&mailbox, forked);
+                self.start_leg(leg);
+                return send(reply);
+            }
             if forked.permit.is_none() {
                 forked.permit = self.workers.permit();
             }
@@ -350,6 +386,7 @@ impl Overflow {
                     Ok(()) => {}
                     Err(forked) => mailbox.put(forked),
                 }
+                self.start_leg(leg);
             }
         }
         send(reply);

@@ -40,6 +40,21 @@ impl<T> Sleepers<T> {
         Some(item)
     }
 
+    /// Has the next item whose time has come sleep again, until `until_ns`. Returns it with its number.
+    pub(crate) fn put_off_due(&mut self, now_ns: u64, until_ns: u64) -> Option<(u64, &T)> {
+        let (&(_, number), _) = self.in_order.first_key_value().filter(|((due_ns, _), _)| *due_ns <= now_ns)?;
+        self.move_to(number, until_ns);
+        self.in_order.get(&(until_ns, number)).map(|item| (number, item))
+    }
+
+    /// Has the item with this number sleep until `until_ns`, if it still sleeps. Returns whether it does.
+    pub(crate) fn move_to(&mut self, number: u64, until_ns: u64) -> bool {
+        let Some(item) = self.remove(number) else { return false };
+        self.in_order.insert((until_ns, number), item);
+        self.times.insert(number, until_ns);
+        true
+    }
+
     /// Takes the item with this number before its time, if it still sleeps.
     pub(crate) fn remove(&mut self, number: u64) -> Option<T> {
         let until_ns = self.times.remove(&number)?;
@@ -92,6 +107,19 @@ mod tests {
         assert_eq!(sleepers.remove(first), None);
         sleepers.push(10, 'c');
         assert_eq!(sleepers.remove(first), None, "a number is not reused");
+    }
+
+    #[test]
+    fn one_that_is_put_off_keeps_its_number() {
+        let mut sleepers = Sleepers::default();
+        let number = sleepers.next_number();
+        sleepers.push(10, 'a');
+        assert_eq!(sleepers.put_off_due(9, 50), None);
+        assert_eq!(sleepers.put_off_due(10, 50), Some((number, &'a')));
+        assert_eq!((sleepers.earliest_ns(), sleepers.put_off_due(49, 60)), (Some(50), None));
+        assert!(sleepers.move_to(number, 5));
+        assert_eq!(sleepers.pop_due(5), Some('a'));
+        assert!(!sleepers.move_to(number, 5));
     }
 
     proptest! {

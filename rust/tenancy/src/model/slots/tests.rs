@@ -55,6 +55,25 @@ fn a_key_has_one_worker_and_keys_are_spread_evenly() {
 }
 
 #[test]
+fn a_worker_that_runs_without_a_request_is_taken_and_goes_to_the_request_that_waits() {
+    let mut slots = opened(2);
+    let (first, second) = (number(&slots, 0), number(&slots, 1));
+    assert_eq!(slots.idle_at(first), Some(&0));
+    assert_eq!(slots.take_idle(first), Some(0));
+    assert_eq!(slots.idle_at(first), None);
+    assert_eq!(slots.take_idle(first), None);
+    assert_eq!(slots.take(NONE, 0), Take::Worker(1));
+    assert_eq!(slots.take_idle(second), None, "it has a request");
+    assert_eq!(slots.enqueue(Ticket(1), NONE, 0), None);
+    assert_eq!(slots.give_back(first, 0), GivenBack::Next(Ticket(1), 0));
+    assert!(slots.vacate(first));
+    assert_eq!(slots.take_idle(first), None, "a vacant slot has none");
+    assert_eq!(slots.open(vec![Some(7)], |_, _| {}), Vec::<usize>::new());
+    assert_eq!(slots.take_idle(first), None, "the slot is another one now");
+    assert_eq!(slots.idle_at(first), None);
+}
+
+#[test]
 fn tickets_are_served_in_order_and_no_request_overtakes() {
     let mut slots = opened(2);
     let _ = (slots.take(NONE, 0), slots.take(NONE, 0));

@@ -9,6 +9,8 @@
 //!
 //! A waiting request occupies no thread. It has a line permit, so the number of those that wait is bounded like that of
 //! sleepers: for all tenants together, and half as many for one tenant.
+//!
+//! A request whose loop has a worker of its own waits here while that worker is away, on a leg between requests.
 
 use std::sync::Arc;
 
@@ -23,12 +25,13 @@ use crate::model::permits::PermitKind;
 use crate::model::slots::GivenBack;
 use crate::model::store::Ticket;
 use crate::model::tenant::Tenant;
+use crate::model::worker_mailbox::Joined;
 use crate::run::call::Call;
 use crate::run::reply::SHUTTING_DOWN;
 use crate::schedule::job::Job;
 
 impl Overflow {
-    /// Has a request wait for a worker.
+    /// Has a request wait for a worker: one of a fixed number, or its loop's, which is away.
     pub(crate) fn wait_in_line(&self, mut job: Job) {
         if job.permit.is_none() {
             job.permit = self.permits.take(PermitKind::Line, &job.tenant.permits);
@@ -36,7 +39,7 @@ impl Overflow {
         if job.permit.is_none() {
             return job.refuse(Failure::Overloaded, OVERLOADED_LINE);
         }
-        let (tenant, key) = (Arc::clone(&job.tenant), job.key);
+        let (tenant, key, mailbox) = (Arc::clone(&job.tenant), job.key, Arc::clone(&job.mailbox));
         job.since_ns.get_or_insert_with(monotonic_ns);
         let until_ns = end_ns(&job);
         let mut queue = self.queue();
@@ -53,11 +56,20 @@ impl Overflow {
         if is_news {
             self.arrived.notify_one();
         }
-        let Some(claim) = tenant.fixed.enqueue(ticket, key) else { return };
+        let claim = match tenant.fixed.enqueue(ticket, key) {
+            None => return,
+            Some(Claim::Closed) => match mailbox.join(ticket, tenant.generation()) {
+                Joined::InLine => return,
+                Joined::Worker(forked) => Claim::Worker(forked),
+                Joined::NoWorker => Claim::Closed,
+            },
+            Some(claim) => claim,
+        };
         match (self.leave_line(ticket), claim) {
             (Some(job), claim) => self.serve(job, claim),
             // Its time was over.
-            (None, Claim::Worker(forked)) => self.give_back(&tenant, forked),
+            (None, Claim::Worker(forked)) if forked.slot.is_some() => self.give_back(&tenant, forked),
+            (None, Claim::Worker(forked)) => mailbox.put(forked),
             (None, Claim::Vacant(_) | Claim::Busy | Claim::Closed) => {}
         }
     }
@@ -78,8 +90,11 @@ impl Overflow {
     }
 
     /// Serves a request with a worker, which may be of a former generation.
-    pub(crate) fn serve_with(&self, job: Job, forked: Forked) {
+    pub(crate) fn serve_with(&self, job: Job, mut forked: Forked) {
         if forked.number < job.tenant.generation() {
+            if let Some(legs) = &mut forked.legs {
+                legs.away = None;
+            }
             // Its state is handed over first.
             return self.orders.serve(Job { former: Some(forked), ..job });
         }
@@ -107,9 +122,15 @@ impl Overflow {
         }
     }
 
-    /// Gives one of a fixed number of workers back, or passes it to the request that has waited longest for it. Closes
-    /// nothing on this thread.
+    /// Gives one of a fixed number of workers back after a request, or passes it to the request that has waited longest
+    /// for it. Closes nothing on this thread.
     pub(crate) fn give_back(&self, tenant: &Arc<Tenant>, mut forked: Forked) {
+        let leg = self.expect_leg_in_slot(tenant, &mut forked);
+        self.return_to_slot(tenant, forked);
+        self.start_leg(leg);
+    }
+
+    pub(super) fn return_to_slot(&self, tenant: &Arc<Tenant>, mut forked: Forked) {
         debug_assert!(forked.worker.state() == WorkerState::Ready, "only ready workers are given back");
         loop {
             match tenant.fixed.give_back(forked) {

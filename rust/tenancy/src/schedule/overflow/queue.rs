@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::parked::Parked;
+use super::timetable::{DueLeg, Timetable};
 use crate::model::store::Ticket;
 use crate::schedule::job::Job;
 use crate::schedule::sleepers::Sleepers;
@@ -25,8 +26,21 @@ pub(super) struct Queue {
     pub(super) blocked: Blocked,
     /// The sleeper's time that a thread waits for, if one does.
     pub(super) watched_ns: Option<u64>,
+    /// When the programs of idle workers run.
+    pub(super) timetable: Arc<Timetable>,
+    /// Whether the next turn is that of a program without a request, if one is due.
+    pub(super) is_legs_turn: bool,
     /// At shutdown: the time until which these requests continue.
     pub(super) closes_at: Option<Instant>,
+}
+
+/// What a thread does next.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "it is moved once, and never kept")]
+pub(super) enum Turn {
+    Request(Parked),
+    /// A program without a request, with its number in the timetable.
+    Leg(u64, DueLeg),
 }
 
 /// Counts the threads whose step may block.
@@ -85,9 +99,11 @@ impl Queue {
         !self.turns.is_empty() || self.unwatched_ns().is_some()
     }
 
-    /// The earliest sleeper's time, or end of a request's time, unless a thread waits for it.
+    /// The earliest sleeper's time, or leg's, or end of a request's time, unless a thread waits for it.
     pub(super) fn unwatched_ns(&self) -> Option<u64> {
-        let earliest = self.asleep.earliest_ns().into_iter().chain(self.in_line.earliest_ns()).min();
+        // At shutdown no program runs without a request.
+        let leg_ns = self.timetable.earliest_ns().filter(|_| self.closes_at.is_none());
+        let earliest = self.asleep.earliest_ns().into_iter().chain(self.in_line.earliest_ns()).chain(leg_ns).min();
         earliest.filter(|earliest| self.watched_ns.is_none_or(|watched| watched > *earliest))
     }
 
@@ -96,6 +112,21 @@ impl Queue {
         while let Some(parked) = self.asleep.pop_due(now_ns) {
             self.push(parked);
         }
+    }
+
+    /// Takes the next turn. Requests and programs without a request take turns while there are both.
+    pub(super) fn next_turn(&mut self, now_ns: u64) -> Option<Turn> {
+        let first = if self.is_legs_turn { self.pop_leg(now_ns) } else { None };
+        first.or_else(|| self.pop().map(Turn::Request)).or_else(|| self.pop_leg(now_ns)).inspect(|turn| {
+            self.is_legs_turn = matches!(turn, Turn::Request(_));
+        })
+    }
+
+    fn pop_leg(&self, now_ns: u64) -> Option<Turn> {
+        if self.closes_at.is_some() {
+            return None;
+        }
+        self.timetable.pop_due(now_ns).map(|(number, leg)| Turn::Leg(number, leg))
     }
 
     pub(super) fn push(&mut self, parked: Parked) {
