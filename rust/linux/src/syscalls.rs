@@ -354,15 +354,15 @@ pub(crate) fn perform(call: &mut Call<'_, '_>, number: u64) -> CallResult {
     if let Ok(value) = result {
         call.process.figures.count_transfer(number, value);
     }
-    if matches!(result, Err(Halt::Errno(Errno::EPIPE))) && raises_sigpipe(number, call.args) {
+    if matches!(result, Err(Halt::Errno(Errno::EPIPE))) && raises_sigpipe(call, number) {
         call.raise_on_current(Signal::PIPE)?;
     }
     result
 }
 
 /// Whether a call that fails with `EPIPE` also sends SIGPIPE to its thread.
-fn raises_sigpipe(number: u64, args: [u64; 6]) -> bool {
-    let [_, _, third, fourth, ..] = args;
+fn raises_sigpipe(call: &Call<'_, '_>, number: u64) -> bool {
+    let [first, _, third, fourth, ..] = call.args;
     let flags = match number.cast_signed() {
         libc::SYS_write
         | libc::SYS_writev
@@ -374,5 +374,8 @@ fn raises_sigpipe(number: u64, args: [u64; 6]) -> bool {
         libc::SYS_sendto | libc::SYS_sendmmsg => fourth,
         _ => return false,
     };
-    int(flags) & libc::MSG_NOSIGNAL == 0
+    // Datagrams never do.
+    let is_datagram = sockets::socket_of(call, first)
+        .and_then(|(id, _)| call.process.pollables.socket(id).map(crate::net::socket::Socket::is_datagram));
+    int(flags) & libc::MSG_NOSIGNAL == 0 && !is_datagram.unwrap_or(false)
 }

@@ -43,21 +43,23 @@ impl Pollables {
     fn socket_readiness(&self, socket: &Socket) -> u32 {
         let write = if socket.is_unix() { WRITE | WRBAND } else { WRITE };
         let error = bits_if(socket.error.is_some(), ERR);
+        if socket.is_datagram() {
+            return self.datagram_readiness(socket) | error;
+        }
         if socket.remote.is_some() {
             // A socket that is still connecting is ready for nothing.
             return socket.stream().map_or(0, crate::host::sockets::HostStream::readiness) | error;
         }
         match &socket.phase {
             Phase::Listening(backlog) => bits_if(!backlog.waiting.is_empty(), READ),
-            Phase::Idle if socket.is_datagram() => write | error,
             Phase::Idle if socket.failed => write | READ | RDHUP | HUP | error,
             Phase::Idle => write | HUP | error,
             Phase::Connected => {
                 let input = socket.input.and_then(|queue| self.queue(queue));
                 let output = socket.output.and_then(|queue| self.queue(queue));
                 let has_input = input.is_some_and(|queue| !queue.is_empty());
-                let ended = !socket.is_datagram() && (socket.shut_read || input.is_some_and(|queue| queue.finished));
-                let refused = socket.is_unix() && !socket.is_datagram() && output.is_some_and(|queue| queue.refused);
+                let ended = socket.shut_read || input.is_some_and(|queue| queue.finished);
+                let refused = socket.is_unix() && output.is_some_and(|queue| queue.refused);
                 let closed_out = socket.shut_write || refused;
                 let writable =
                     output.is_none_or(crate::event::queue::Queue::is_writable) || (closed_out && !socket.is_unix());
@@ -69,6 +71,16 @@ impl Pollables {
                     | error
             }
         }
+    }
+
+    /// Only a Unix socket that is connected can be unable to send; other messages are lost, or fail when they are sent.
+    fn datagram_readiness(&self, socket: &Socket) -> u32 {
+        let has_input = socket.input.and_then(|queue| self.queue(queue)).is_some_and(|queue| !queue.is_empty());
+        let output = socket.output.and_then(|queue| self.queue(queue));
+        bits_if(has_input || socket.shut_read, READ)
+            | bits_if(socket.shut_read, RDHUP)
+            | bits_if(socket.shut_read && socket.shut_write, HUP)
+            | bits_if(output.is_none_or(crate::event::queue::Queue::is_writable), WRITE | WRBAND)
     }
 
     /// The readiness that a registration asks for.

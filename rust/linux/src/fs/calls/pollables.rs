@@ -9,8 +9,9 @@ use crate::event::calls::{counters, notices};
 use crate::fs::calls::inotify;
 use crate::kernel::buffers::{Buffer, total};
 use crate::kernel::call::Call;
+use crate::net::calls::messages;
 use crate::net::calls::receive::Receive;
-use crate::net::calls::transfer::{PIPE_WRITE, receive_bytes, receive_stream, send, send_stream};
+use crate::net::calls::transfer::{PIPE_WRITE, receive_bytes, receive_stream, send_stream};
 use crate::pollables::table::PollableKind;
 
 /// `read(2)` and the like.
@@ -48,7 +49,7 @@ pub(crate) fn write(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer],
             let queue = *queue;
             send_stream(call, queue, buffers, nonblocking, PIPE_WRITE, None)
         }
-        PollableKind::Socket(_) => send(call, id, buffers, nonblocking),
+        PollableKind::Socket(_) => messages::send(call, id, buffers, nonblocking),
         PollableKind::PipeReader(_) => Err(Errno::EBADF.into()),
         PollableKind::Timer(_)
         | PollableKind::Epoll(_)
