@@ -37,7 +37,7 @@ const answers = {
   "/resolve4": (name) => dns.resolve4(name),
   "/resolve6": (name) => dns.resolve6(name),
   "/lookup": (name) => dns.lookup(name),
-  "/reverse": (name) => dns.reverse(name),
+  "/ptr": (name) => dns.resolvePtr(name),
   "/ask": ask,
   "/away": away,
 };
@@ -88,7 +88,7 @@ class Names(unittest.TestCase):
             self.assertEqual(self.fetch("/node/resolve6?db.invalid"), "ENODATA")
             self.assertEqual(self.fetch("/node/lookup?db.invalid"), {"address": "198.18.0.2", "family": 4})
             self.assertEqual(self.fetch("/node/lookup?other.invalid"), "ENOTFOUND")
-            self.assertEqual(self.fetch("/node/reverse?198.18.0.3"), ["cache.invalid"])
+            self.assertEqual(self.fetch("/node/ptr?3.0.18.198.in-addr.arpa"), ["cache.invalid"])
 
     def test_node_sends_datagrams_to_itself_alone(self):
         self.server.await_boot("/node/lookup?localhost")

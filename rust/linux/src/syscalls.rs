@@ -9,7 +9,8 @@ use crate::base::halt::{CallResult, Halt};
 use crate::base::names;
 use crate::event::calls::{epoll, notices, pipes, poll};
 use crate::fs::calls::{
-    attributes, copying, descriptors, directories, files, inotify, locks, overlay_mappings, paths, sizes, statfs, tree,
+    attributes, copying, descriptors, directories, fifos, files, inotify, locks, overlay_mappings, paths, sizes,
+    statfs, tree,
 };
 use crate::kernel::call::{Call, unknown};
 use crate::kernel::closing;
@@ -340,12 +341,17 @@ fn handler(number: u64) -> Option<Handler> {
 
 /// Runs a call's handler, for the first time or again.
 pub(crate) fn perform(call: &mut Call<'_, '_>, number: u64) -> CallResult {
+    let tid = call.process.threads.current().tid;
     let result = match handler(number) {
         Some(handler) => handler(call),
         None => Err(unknown(call.process, call.context, number).into()),
     };
     if !call.process.pollables.orphans.is_empty() {
         closing::close_orphans(call);
+    }
+    if !call.process.pollables.openers.is_empty() {
+        let waits = matches!(result, Err(Halt::Wait(_) | Halt::Errno(Errno::NOT_HERE)));
+        fifos::drop_openers(call, tid, number, waits);
     }
     if call.process.files.has_lost_locks() {
         call.process.files.edit().take_lost_locks();

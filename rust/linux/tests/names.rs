@@ -117,7 +117,7 @@ fn the_name_server_knows_the_listed_names_alone() {
     }
 }
 
-/// Servers and clients of datagrams in Python: sockets, an event loop, a log that goes to a Unix socket.
+/// Servers and clients of datagrams in Python: sockets, an event loop, a log that goes to a Unix socket; and a FIFO.
 const PYTHON: &str = "import asyncio, logging.handlers, os, socket, socketserver, threading
 class Echo(socketserver.BaseRequestHandler):
     def handle(self):
@@ -174,6 +174,10 @@ with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
     log.error('out of paper')
     print(receiver.recv(100))
     os.unlink(place)
+os.mkfifo(place)
+threading.Thread(target=lambda: open(place, 'w').write('by a FIFO')).start()
+print(open(place).read())
+os.unlink(place)
 print(socket.gethostbyname('localhost'), socket.getservbyname('domain', 'udp'))
 ";
 

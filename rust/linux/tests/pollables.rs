@@ -34,3 +34,8 @@ fn datagrams_agree_with_native() {
         agrees_with_native_in("datagrams", &[Linking::Glibc], &[], &[], &limits());
     }
 }
+
+#[test]
+fn fifos_agree_with_native() {
+    agrees_with_native_in("fifos", &[Linking::Glibc], &[], &[], &limits());
+}

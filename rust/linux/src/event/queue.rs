@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use crate::base::ids::{ConnectionId, OpenId, PollableId};
 use crate::base::pages::PAGE_BYTES;
 
+/// Capacity of a pipe, as on Linux: 16 pages.
+pub(crate) const PIPE_BYTES: usize = 64 << 10;
 /// A buffer that has grown beyond this is freed when it holds little.
 const KEPT_BYTES: usize = 256 << 10;
 /// The same limit for a queue with both ends inside the program, which can have as many as descriptors.
@@ -113,6 +115,8 @@ pub(crate) struct Queue {
     pub(crate) starved: bool,
     /// One of its ends is, or was, the embedder's.
     pub(crate) has_inbound_end: bool,
+    /// Of a FIFO: the number of its file.
+    pub(crate) fifo: Option<u64>,
     /// Number of bytes or messages that have been read.
     passed: u64,
     /// Descriptors in flight (SCM_RIGHTS), in the order of the bytes that they came with.
@@ -170,6 +174,7 @@ impl Queue {
             refused: false,
             starved: false,
             has_inbound_end: matches!((reader, writer), (End::Inbound(_), _) | (_, End::Inbound(_))),
+            fifo: None,
             passed: 0,
             attached: VecDeque::new(),
         }
@@ -181,6 +186,11 @@ impl Queue {
 
     pub(crate) fn pipe(capacity: usize, reader: End, writer: End) -> Self {
         Self::new(Shape::Pipe { taken: 0 }, capacity, reader, writer)
+    }
+
+    /// The queue of a FIFO, which nothing has open yet.
+    pub(crate) fn fifo(capacity: usize, number: u64) -> Self {
+        Self { fifo: Some(number), ..Self::pipe(capacity, End::Many(0), End::Many(0)) }
     }
 
     pub(crate) fn messages(capacity: usize, reader: End, writer: End) -> Self {
@@ -225,6 +235,11 @@ impl Queue {
             Shape::Messages(messages) => messages.is_empty(),
             _ => self.len() == 0,
         }
+    }
+
+    /// Whether nothing more will come, as things are.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.finished || (self.fifo.is_some() && self.writer == End::Many(0))
     }
 
     pub(crate) fn has_messages(&self) -> bool {

@@ -6,6 +6,7 @@ pub(crate) mod application;
 pub(crate) mod check;
 pub(crate) mod datagrams;
 pub(crate) mod epoll;
+pub(crate) mod fifos;
 pub(crate) mod inbound;
 pub(crate) mod queues;
 pub(crate) mod ready;

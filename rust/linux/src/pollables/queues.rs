@@ -126,12 +126,20 @@ impl Pollables {
         self.orphans.extend(lost.unwrap_or_default());
     }
 
-    /// Closes a queue's reader.
+    /// Closes a queue's reader, or one of many. What is in a FIFO stays there for the next.
     pub(crate) fn close_reader(&mut self, id: QueueId) {
-        self.drain(id);
+        let Some(queue) = self.queue_mut(id) else { return };
+        if let End::Many(readers) = &mut queue.reader {
+            *readers = readers.saturating_sub(1);
+            if *readers > 0 {
+                return;
+            }
+        } else {
+            queue.reader = End::Gone;
+            self.drain(id);
+        }
         let Some(queue) = self.queue_mut(id) else { return };
         queue.refused = true;
-        queue.reader = End::Gone;
         let writer = queue.writer;
         self.notify(id, Side::Writer, writer, Event::State);
         self.drop_queue(id);
@@ -143,8 +151,11 @@ impl Pollables {
         if let End::Many(connected) = &mut queue.writer {
             *connected = connected.saturating_sub(1);
         } else {
-            queue.finished = true;
             queue.writer = End::Gone;
+        }
+        // Datagrams may come from others at any time.
+        if queue.writer == End::Gone || (queue.writer == End::Many(0) && queue.fifo.is_some()) {
+            queue.finished = true;
             let reader = queue.reader;
             self.notify(id, Side::Reader, reader, Event::State);
         }
@@ -171,6 +182,7 @@ impl Pollables {
     fn notify(&mut self, id: QueueId, side: Side, end: End, event: Event) {
         match end {
             End::Inside(owner) => self.record_event(owner, event),
+            End::Many(0) => {}
             End::Many(_) => {
                 for owner in self.owners(id, side) {
                     self.record_event(owner, event);
@@ -186,7 +198,8 @@ impl Pollables {
     pub(crate) fn owners(&self, id: QueueId, side: Side) -> Vec<PollableId> {
         let owns = |owner: &PollableId| match (self.kind(*owner), side) {
             (Some(PollableKind::PipeReader(queue)), Side::Reader)
-            | (Some(PollableKind::PipeWriter(queue)), Side::Writer) => *queue == id,
+            | (Some(PollableKind::PipeWriter(queue)), Side::Writer)
+            | (Some(PollableKind::PipeBoth(queue)), _) => *queue == id,
             (Some(PollableKind::Socket(socket)), Side::Reader) => socket.input == Some(id),
             (Some(PollableKind::Socket(socket)), Side::Writer) => socket.output == Some(id),
             _ => false,

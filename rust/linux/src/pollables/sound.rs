@@ -3,6 +3,7 @@
 
 use crate::base::ids::{PollableId, QueueId};
 use crate::event::epoll_set::WatchTarget;
+use crate::event::fifo::Opener;
 use crate::event::queue::{End, Queue};
 use crate::net::socket::{Phase, Socket};
 use crate::pollables::epoll::{DEPTH_MAX, REGISTRATIONS_MAX};
@@ -21,6 +22,8 @@ impl Pollables {
             && self.queues.len() <= 4 * POLLABLES_MAX
             && self.orphans.is_empty()
             && self.ids().all(|id| self.is_sound_pollable(id))
+            && self.openers.len() <= POLLABLES_MAX
+            && self.openers.iter().all(|opener| self.queue(opener.queue).is_some_and(|queue| queue.fifo.is_some()))
             && self.queues_are_sound()
             && self.watches_are_sound()
     }
@@ -29,6 +32,9 @@ impl Pollables {
         match self.kind(id) {
             Some(PollableKind::PipeReader(queue)) => self.has_end(id, *queue, Side::Reader),
             Some(PollableKind::PipeWriter(queue)) => self.has_end(id, *queue, Side::Writer),
+            Some(PollableKind::PipeBoth(queue)) => {
+                self.has_end(id, *queue, Side::Reader) && self.has_end(id, *queue, Side::Writer)
+            }
             Some(PollableKind::Socket(socket)) => {
                 // One that waits to be accepted is closed with its listener, so it must not be a listener itself.
                 let is_connected = |waiting: &PollableId| self.socket(*waiting).is_ok_and(Socket::is_connected);
@@ -62,7 +68,11 @@ impl Pollables {
         let ends = |(id, queue): (QueueId, &Queue)| {
             let one = |side: Side, end: End| match end {
                 End::Inside(owner) => self.owners(id, side) == [owner],
-                End::Many(count) => self.owners(id, side).len() == count,
+                End::Many(count) => {
+                    let opens = |opener: &&Opener| opener.queue == id && opener.reads == (side == Side::Reader);
+                    let openers = self.openers.iter().filter(opens).count();
+                    self.owners(id, side).len().saturating_add(openers) == count
+                }
                 // The other queue of the client leads there.
                 End::Resolver(client) => self.socket(client).is_ok_and(|socket| match side {
                     Side::Reader => socket.output == Some(id),
@@ -73,6 +83,7 @@ impl Pollables {
             };
             let is_input = queue.has_inbound_end && matches!(queue.reader, End::Inside(_));
             queue.is_sound()
+                && queue.fifo.is_none_or(|_| queue.is_pipe())
                 && (queue.capacity <= CAPACITY_MAX || is_input)
                 && one(Side::Reader, queue.reader)
                 && one(Side::Writer, queue.writer)

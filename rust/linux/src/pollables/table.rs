@@ -21,6 +21,7 @@ use crate::base::errno::Errno;
 use crate::base::ids::{OpenId, PollableId, QueueId};
 use crate::event::epoll_set::{Epoll, WatchTarget};
 use crate::event::events::{Counter, Event, Events, Inotify};
+use crate::event::fifo::{Access, Opener};
 use crate::event::look::Look;
 use crate::event::queue::{End, Queue};
 use crate::event::timer::Timer;
@@ -40,6 +41,8 @@ const FIRST_NUMBER: u64 = 20_000;
 pub(crate) enum PollableKind {
     PipeReader(QueueId),
     PipeWriter(QueueId),
+    /// Both ends of a FIFO.
+    PipeBoth(QueueId),
     Counter(Counter),
     Timer(Timer),
     Epoll(Epoll),
@@ -104,6 +107,8 @@ pub(crate) struct Pollables {
     pub(crate) inbound: InboundConnections,
     /// Open files that were in flight to a closed receiver: they are to be closed.
     pub(crate) orphans: Vec<OpenId>,
+    /// Threads that wait in `open` of a FIFO, each at most once.
+    pub(crate) openers: Vec<Opener>,
     /// The names that its resolver knows; the same in all copies.
     #[serde(skip)]
     pub(crate) network: Network,
@@ -120,6 +125,7 @@ impl Clone for Pollables {
             listeners: self.listeners.clone(),
             inbound: self.inbound.clone(),
             orphans: self.orphans.clone(),
+            openers: self.openers.clone(),
             network: self.network.clone(),
             remotes: self.remotes.clone(),
             ..*self
@@ -133,6 +139,7 @@ impl Clone for Pollables {
         self.listeners.clone_from(&source.listeners);
         self.inbound.clone_from(&source.inbound);
         self.orphans.clone_from(&source.orphans);
+        self.openers.clone_from(&source.openers);
         self.remotes.clone_from(&source.remotes);
         self.held = source.held;
         self.made = source.made;
@@ -279,6 +286,7 @@ impl Pollables {
         match pollable.kind {
             PollableKind::PipeReader(queue) => self.close_reader(queue),
             PollableKind::PipeWriter(queue) => self.close_writer(queue),
+            PollableKind::PipeBoth(queue) => self.leave_fifo(queue, Access { reads: true, writes: true }),
             PollableKind::Socket(socket) => self.close_socket(id, &socket),
             PollableKind::Epoll(epoll) => self.forget_watcher(id, &epoll),
             PollableKind::Counter(_)
@@ -296,7 +304,12 @@ impl Pollables {
     pub(crate) fn is_stream(&self, id: PollableId) -> bool {
         matches!(
             self.kind(id),
-            Some(PollableKind::PipeReader(_) | PollableKind::PipeWriter(_) | PollableKind::Socket(_))
+            Some(
+                PollableKind::PipeReader(_)
+                    | PollableKind::PipeWriter(_)
+                    | PollableKind::PipeBoth(_)
+                    | PollableKind::Socket(_)
+            )
         )
     }
 
@@ -304,7 +317,9 @@ impl Pollables {
     pub(crate) fn attributes(&self, id: PollableId) -> Attributes {
         let Some(pollable) = self.get(id) else { return Attributes::synthetic(0, 0) };
         let mode = match pollable.kind {
-            PollableKind::PipeReader(_) | PollableKind::PipeWriter(_) => libc::S_IFIFO | 0o600,
+            PollableKind::PipeReader(_) | PollableKind::PipeWriter(_) | PollableKind::PipeBoth(_) => {
+                libc::S_IFIFO | 0o600
+            }
             PollableKind::Socket(_) => libc::S_IFSOCK | 0o777,
             // Anonymous inodes have no file type.
             PollableKind::Counter(_)
@@ -332,7 +347,7 @@ impl Pollables {
     pub(crate) fn path(&self, id: PollableId) -> Vec<u8> {
         let Some(pollable) = self.get(id) else { return Vec::new() };
         match pollable.kind {
-            PollableKind::PipeReader(_) | PollableKind::PipeWriter(_) => {
+            PollableKind::PipeReader(_) | PollableKind::PipeWriter(_) | PollableKind::PipeBoth(_) => {
                 format!("pipe:[{}]", self.number(pollable)).into_bytes()
             }
             PollableKind::Socket(_) => format!("socket:[{}]", pollable.number).into_bytes(),

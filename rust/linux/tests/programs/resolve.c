@@ -143,11 +143,16 @@ static void stream(const char *name) {
     SAY(shutdown(fd, SHUT_WR));
     SAY(read(fd, buffer, 1));
     close(fd);
-    // Many, all of which are asked before any answer is read.
+    // Many long ones, all of which are asked before any answer is read, until there is space for no more.
     fd = dial();
     int asked = 0, answered = 0;
     fcntl(fd, F_SETFL, O_NONBLOCK);
-    message[0] = 0;
+    char labels[192];
+    memset(labels, 'a', sizeof labels);
+    labels[60] = labels[121] = '.';
+    labels[180] = 0;
+    size = question(message + 2, 1, labels, T_A);
+    message[1] = size;
     while (asked < 100000 && write(fd, message, size + 2) == (ssize_t)size + 2)
         asked++;
     fcntl(fd, F_SETFL, 0);

@@ -51,7 +51,7 @@ pub fn libraries() -> Vec<&'static Path> {
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and how their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 34] = [
+pub const PROGRAMS: [(&str, &[Linking]); 35] = [
     ("interruptions", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
     ("interfaces", &[Linking::Glibc]),
     ("scatter", &[Linking::Glibc]),
@@ -60,6 +60,7 @@ pub const PROGRAMS: [(&str, &[Linking]); 34] = [
     ("server", &[Linking::Glibc]),
     ("sockets", &[Linking::Glibc]),
     ("datagrams", &[Linking::Glibc]),
+    ("fifos", &[Linking::Glibc]),
     ("resolve", &[Linking::Musl, Linking::GlibcDynamic]),
     ("pollables", &[Linking::Glibc]),
     ("threads", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),

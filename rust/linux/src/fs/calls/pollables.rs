@@ -19,7 +19,7 @@ pub(crate) fn read(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
     match call.process.pollables.kind(id).ok_or(Errno::EBADF)? {
         PollableKind::Counter(_) => counters::read_counter(call, id, buffers, nonblocking),
         PollableKind::Timer(_) => counters::read_timer(call, id, buffers, nonblocking),
-        PollableKind::PipeReader(queue) => {
+        PollableKind::PipeReader(queue) | PollableKind::PipeBoth(queue) => {
             let queue = *queue;
             let how = Receive { nonblocking, ..Receive::default() };
             Ok(count(receive_stream(call, id, queue, buffers, how, None)?.len))
@@ -45,7 +45,7 @@ pub(crate) fn read(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
 pub(crate) fn write(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
     match call.process.pollables.kind(id).ok_or(Errno::EBADF)? {
         PollableKind::Counter(_) => counters::write_counter(call, id, buffers, nonblocking),
-        PollableKind::PipeWriter(queue) => {
+        PollableKind::PipeWriter(queue) | PollableKind::PipeBoth(queue) => {
             let queue = *queue;
             send_stream(call, queue, buffers, nonblocking, PIPE_WRITE, None)
         }
@@ -67,7 +67,7 @@ pub(crate) fn readable_bytes(call: &Call<'_, '_>, id: PollableId) -> Result<u64,
         Some(PollableKind::Socket(socket)) if socket.remote.is_some() => {
             socket.stream().map_or(Ok(0), crate::host::sockets::HostStream::readable_bytes)
         }
-        Some(PollableKind::PipeReader(queue) | PollableKind::PipeWriter(queue)) => {
+        Some(PollableKind::PipeReader(queue) | PollableKind::PipeWriter(queue) | PollableKind::PipeBoth(queue)) => {
             Ok(pollables.queue(*queue).map_or(0, |queue| count(queue.len())))
         }
         Some(PollableKind::Socket(socket)) => {

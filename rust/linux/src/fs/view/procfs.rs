@@ -357,7 +357,7 @@ impl SyntheticFile {
             Self::Descriptor(fd) => {
                 let open = process.files.open_file(fd).ok()?;
                 Some(match open.object {
-                    Object::Pollable(id) => process.pollables.path(id),
+                    Object::Pollable(id) if process.pollables.fifo_number(id).is_none() => process.pollables.path(id),
                     _ => open.path.to_vec(),
                 })
             }

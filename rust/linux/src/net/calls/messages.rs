@@ -283,7 +283,7 @@ pub(crate) fn sendfile(call: &mut Call<'_, '_>) -> CallResult {
         return file_sent(call, from, offset_at, start, done);
     }
     let (queue, reset) = match call.process.pollables.kind(id) {
-        Some(PollableKind::PipeWriter(queue)) => (*queue, false),
+        Some(PollableKind::PipeWriter(queue) | PollableKind::PipeBoth(queue)) => (*queue, false),
         Some(PollableKind::Socket(socket)) if socket.kind == libc::SOCK_STREAM => {
             (socket.output.ok_or(Errno::ENOTCONN)?, socket.shut_write || socket.reset)
         }

@@ -53,7 +53,7 @@ pub(crate) fn make(call: &mut Call<'_, '_>, address: &Address) -> Result<Option<
     permissions::check_parent(call.process, &found.path)?;
     let mode = MODE & !call.process.resources.umask;
     let overlay = call.process.overlay.edit();
-    let number = overlay.make_socket(&found.path, mode, now())?;
+    let number = overlay.make_special(&found.path, libc::S_IFSOCK, mode, now())?;
     overlay.touch_directory(permissions::parent(&found.path), now());
     Ok(Some((found.path, number)))
 }
@@ -72,7 +72,7 @@ fn at_file(call: &Call<'_, '_>, kind: i32, address: &Address) -> Result<Option<P
     let Some(Found { path, node: Some(node), .. }) = found else { return Ok(None) };
     permissions::check(call.process, &path, &node, permissions::WRITE)?;
     match node {
-        Node::Overlay { entry: OverlayEntry::Socket { number, .. }, .. } => {
+        Node::Overlay { entry: OverlayEntry::Special { kind: libc::S_IFSOCK, number, .. }, .. } => {
             let named = |id: &PollableId| pollables.socket(*id).is_ok_and(|socket| socket.node == Some(number));
             let id = pollables.ids().find(named).ok_or(Errno::ECONNREFUSED)?;
             if pollables.socket(id)?.kind == kind { Ok(Some(id)) } else { Err(Errno::EPROTOTYPE) }

@@ -139,7 +139,7 @@ pub(crate) fn receive_stream(
     }
     let state = call.process.pollables.queue(queue);
     let shut = call.process.pollables.socket(id).is_ok_and(|socket| socket.shut_read);
-    if shut || state.is_none_or(|queue| queue.finished) {
+    if shut || state.is_none_or(crate::event::queue::Queue::has_ended) {
         return Ok(Received::bytes(done));
     }
     if how.nonblocking || is_over(until_ns) {
