@@ -16,6 +16,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -265,6 +266,23 @@ static void socket_bind(void) {
     CALL(SYS_bind, fd, &name, sizeof name);
     CALL(SYS_close, fd, 0, 0);
 }
+// A datagram socket of the snapshot.
+static int64_t inbox;
+static const struct sockaddr_un inbox_name = {AF_UNIX, "\0inbox"};
+static void message_send(void) {
+    int64_t fd = CALL(SYS_socket, AF_UNIX, SOCK_DGRAM, 0);
+    CALL(SYS_connect, fd, &inbox_name, sizeof inbox_name);
+    CALL(SYS_write, fd, "message", 7);
+    CALL(SYS_close, fd, 0, 0);
+}
+static uint64_t see_message(void) {
+    int size = -1;
+    CALL(SYS_ioctl, inbox, FIONREAD, &size);
+    return (uint64_t)size;
+}
+#define FIFO_FILE "/tmp/fifo-of-a-request"
+static void fifo_make(void) { CALL(SYS_mknod, FIFO_FILE, S_IFIFO | 0600, 0); }
+static uint64_t see_fifo(void) { return (uint64_t)CALL(SYS_access, FIFO_FILE, 0, 0); }
 static uint64_t see_socket(void) { return (uint64_t)CALL(SYS_access, SOCKET_FILE, 0, 0); }
 static void shared_make(void) {
     int64_t fd = CALL(SYS_open, SHARED_FILE, O_WRONLY | O_CREAT, 0600);
@@ -477,6 +495,8 @@ static const struct state {
     {"range-lock", range_lock, see_range_lock, 0},
     {"directory-time", directory_touch, see_directory_time, 0},
     {"socket-file", socket_bind, see_socket, 0},
+    {"datagram", message_send, see_message, 0},
+    {"fifo", fifo_make, see_fifo, 0},
     {"shared-file", shared_make, see_shared, 0},
     {"io-figures", count_writes, see_writes, 0},
     {"peak-memory", grow_peak, see_peak, 0},
@@ -528,9 +548,12 @@ void state_prepare(void) {
     // Left behind where there is no reset.
     CALL(SYS_unlink, REQUEST_FILE, 0, 0);
     CALL(SYS_unlink, SOCKET_FILE, 0, 0);
+    CALL(SYS_unlink, FIFO_FILE, 0, 0);
     CALL(SYS_unlink, SHARED_FILE, 0, 0);
     state_file = CALL(SYS_open, STATE_FILE, O_RDWR | O_CREAT | O_TRUNC, 0600);
     CALL(SYS_write, state_file, &value, sizeof value);
+    inbox = CALL(SYS_socket, AF_UNIX, SOCK_DGRAM, 0);
+    CALL(SYS_bind, inbox, &inbox_name, sizeof inbox_name);
     view_file = CALL(SYS_memfd_create, "views", 0, 0);
     CALL(SYS_ftruncate, view_file, 2 * FAULTS_PAGE, 0);
     for (size_t i = 0; i < 2; ++i)

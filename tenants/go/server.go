@@ -5,6 +5,7 @@
 //	.../random  what must differ from request to request
 //	.../echo    the request as JSON
 //	.../count   how many times this was asked for
+//	.../lookup  the addresses of the name in the query, by Go's own resolver
 //	.../exit    ends the program
 //	.../stream  a response whose length is not known when it begins
 //	else        Hello World!
@@ -16,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
 	"net/http"
 	"os"
 	"strings"
@@ -81,6 +83,15 @@ func echo(w http.ResponseWriter, r *http.Request) {
 	})
 }
 
+func lookup(w http.ResponseWriter, r *http.Request) {
+	addresses, err := net.DefaultResolver.LookupHost(r.Context(), r.URL.RawQuery)
+	if err != nil {
+		http.Error(w, err.Error(), http.StatusBadGateway)
+		return
+	}
+	reply(w, addresses)
+}
+
 func stream(w http.ResponseWriter) {
 	w.Header().Set("Content-Type", "text/plain")
 	for _, line := range []string{"one\n", "two\n", "three\n"} {
@@ -95,6 +106,8 @@ func serve(w http.ResponseWriter, r *http.Request) {
 		random(w)
 	case strings.HasSuffix(r.URL.Path, "/echo"):
 		echo(w, r)
+	case strings.HasSuffix(r.URL.Path, "/lookup"):
+		lookup(w, r)
 	case strings.HasSuffix(r.URL.Path, "/stream"):
 		stream(w)
 	case strings.HasSuffix(r.URL.Path, "/count"):

@@ -9,7 +9,8 @@ use crate::base::halt::{CallResult, Halt};
 use crate::base::names;
 use crate::event::calls::{epoll, notices, pipes, poll};
 use crate::fs::calls::{
-    attributes, copying, descriptors, directories, files, inotify, locks, overlay_mappings, paths, sizes, statfs, tree,
+    attributes, copying, descriptors, directories, fifos, files, inotify, locks, overlay_mappings, paths, sizes,
+    statfs, tree,
 };
 use crate::kernel::call::{Call, unknown};
 use crate::kernel::closing;
@@ -340,12 +341,17 @@ fn handler(number: u64) -> Option<Handler> {
 
 /// Runs a call's handler, for the first time or again.
 pub(crate) fn perform(call: &mut Call<'_, '_>, number: u64) -> CallResult {
+    let tid = call.process.threads.current().tid;
     let result = match handler(number) {
         Some(handler) => handler(call),
         None => Err(unknown(call.process, call.context, number).into()),
     };
     if !call.process.pollables.orphans.is_empty() {
         closing::close_orphans(call);
+    }
+    if !call.process.pollables.openers.is_empty() {
+        let waits = matches!(result, Err(Halt::Wait(_) | Halt::Errno(Errno::NOT_HERE)));
+        fifos::drop_openers(call, tid, number, waits);
     }
     if call.process.files.has_lost_locks() {
         call.process.files.edit().take_lost_locks();
@@ -354,15 +360,15 @@ pub(crate) fn perform(call: &mut Call<'_, '_>, number: u64) -> CallResult {
     if let Ok(value) = result {
         call.process.figures.count_transfer(number, value);
     }
-    if matches!(result, Err(Halt::Errno(Errno::EPIPE))) && raises_sigpipe(number, call.args) {
+    if matches!(result, Err(Halt::Errno(Errno::EPIPE))) && raises_sigpipe(call, number) {
         call.raise_on_current(Signal::PIPE)?;
     }
     result
 }
 
 /// Whether a call that fails with `EPIPE` also sends SIGPIPE to its thread.
-fn raises_sigpipe(number: u64, args: [u64; 6]) -> bool {
-    let [_, _, third, fourth, ..] = args;
+fn raises_sigpipe(call: &Call<'_, '_>, number: u64) -> bool {
+    let [first, _, third, fourth, ..] = call.args;
     let flags = match number.cast_signed() {
         libc::SYS_write
         | libc::SYS_writev
@@ -374,5 +380,8 @@ fn raises_sigpipe(number: u64, args: [u64; 6]) -> bool {
         libc::SYS_sendto | libc::SYS_sendmmsg => fourth,
         _ => return false,
     };
-    int(flags) & libc::MSG_NOSIGNAL == 0
+    // Datagrams never do.
+    let is_datagram = sockets::socket_of(call, first)
+        .and_then(|(id, _)| call.process.pollables.socket(id).map(crate::net::socket::Socket::is_datagram));
+    int(flags) & libc::MSG_NOSIGNAL == 0 && !is_datagram.unwrap_or(false)
 }

@@ -385,6 +385,17 @@ fn make_pollables(puppet: &mut Puppet) {
     put(at(8), &words(&[at(0), 16, at(9), 2, at(10), 24, 0, 0]));
     put(at(10), &words(&[24, 1 | 1 << 32, 7 | 9 << 32]));
     put(at(9), &words(&[at(0), 100, at(4), 5000]));
+    put(at(12), b"/tmp/fifo\0");
+    // A datagram socket with an address, another one, and a FIFO.
+    for (number, args) in [
+        (libc::SYS_socket, [2, 2 | flags, 0, 0, 0, 0]),
+        (libc::SYS_bind, [19, at(0), 16, 0, 0, 0]),
+        (libc::SYS_socket, [10, 2 | flags, 0, 0, 0, 0]),
+        (libc::SYS_mknod, [at(12), u64::from(libc::S_IFIFO | 0o600), 0, 0, 0, 0]),
+        (libc::SYS_open, [at(12), libc::O_RDWR as u64 | flags, 0, 0, 0, 0]),
+    ] {
+        assert!(puppet.call(number, args, 0).unwrap() >= 0, "{number}");
+    }
 }
 
 #[test]

@@ -175,7 +175,8 @@ fn a_name_does_not_resolve_to_the_host_itself() {
 fn c_libraries_find_listed_names() {
     let name = |name: &str| Outbound { host: OutboundHost::Name(name.to_owned()), port: 80 };
     let args = ["1", "0", "names", "db.example.invalid", "cache", "127.0.0.1", "other.invalid", "localhost"];
-    let expected = "db.example.invalid: 198.18.0.2\ncache: 198.18.0.3\n127.0.0.1: 127.0.0.1\nother.invalid: none\n";
+    let expected =
+        "db.example.invalid: 198.18.0.2\ncache: 198.18.0.3\n127.0.0.1: 127.0.0.1\nother.invalid: 192.0.2.1\n";
     // A mount has its own file there.
     let etc = tempfile::tempdir().unwrap();
     std::fs::write(etc.path().join("hosts"), "192.0.2.1 other.invalid\n").unwrap();

@@ -6,7 +6,7 @@
 mod support;
 
 use mayfly_linux::Limits;
-use support::{Linking, agrees_with_native_in};
+use support::{Linking, agrees_with_native_in, has_whole_system};
 
 fn limits() -> Limits {
     Limits { threads: 8, ..Limits::default() }
@@ -25,4 +25,17 @@ fn splices_descriptors_in_messages_and_notices_agree_with_native() {
 #[test]
 fn sockets_agree_with_native() {
     agrees_with_native_in("sockets", &[Linking::Glibc], &[], &[], &limits());
+}
+
+#[test]
+fn datagrams_agree_with_native() {
+    // In the hardware lane the interface is not up.
+    if has_whole_system() {
+        agrees_with_native_in("datagrams", &[Linking::Glibc], &[], &[], &limits());
+    }
+}
+
+#[test]
+fn fifos_agree_with_native() {
+    agrees_with_native_in("fifos", &[Linking::Glibc], &[], &[], &limits());
 }

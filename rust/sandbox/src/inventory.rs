@@ -95,6 +95,8 @@ pub const INVENTORY: &[Item] = &[
     item("range-lock", "a lock of an open file, on a part of the file", &[Process]),
     item("directory-time", "the time of a directory whose entries have changed", &[Process]),
     item("socket-file", "the name of a Unix socket", &[Process]),
+    item("datagram", "a message in the queue of a datagram socket", &[Process]),
+    item("fifo", "a FIFO, made", &[Process]),
     item("shared-file", "a file in /dev/shm", &[Process]),
     item("io-figures", "bytes read and written, as /proc/self/io says", &[Process]),
     item("peak-memory", "the largest resident size, as the program was told", &[Process]),

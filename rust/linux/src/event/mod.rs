@@ -4,6 +4,7 @@
 pub(crate) mod calls;
 pub(crate) mod epoll_set;
 pub(crate) mod events;
+pub(crate) mod fifo;
 pub(crate) mod interest;
 pub(crate) mod look;
 pub(crate) mod poll_bits;

@@ -17,13 +17,15 @@ use serde::{Deserialize, Serialize};
 use crate::base::ids::{ConnectionId, OpenId, PollableId};
 use crate::base::pages::PAGE_BYTES;
 
+/// Capacity of a pipe, as on Linux: 16 pages.
+pub(crate) const PIPE_BYTES: usize = 64 << 10;
 /// A buffer that has grown beyond this is freed when it holds little.
 const KEPT_BYTES: usize = 256 << 10;
 /// The same limit for a queue with both ends inside the program, which can have as many as descriptors.
 const KEPT_INSIDE_BYTES: usize = 16 << 10;
 /// Content of at least this size is shared between a snapshot and its forks.
 const SHARED_BYTES: usize = 4 << 10;
-/// Cost of a message besides its bytes, so that empty messages are bounded too.
+/// Cost of a message besides its bytes, with its sender's address, so that empty messages are bounded too.
 const MESSAGE_COST: usize = 256;
 
 /// The buffer: bytes in the queue, and bytes already read.
@@ -61,6 +63,10 @@ impl Bytes {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum End {
     Inside(PollableId),
+    /// Any socket may send to the reader's address; this many are connected with it.
+    Many(usize),
+    /// Mayfly's resolver, at the other end of this socket's connection.
+    Resolver(PollableId),
     /// The embedder, which holds the outer end of the connection.
     Inbound(ConnectionId),
     Gone,
@@ -74,9 +80,18 @@ enum Shape {
     Pipe {
         taken: usize,
     },
-    /// Messages, by their sizes.
-    Messages(VecDeque<usize>),
+    Messages(VecDeque<Message>),
 }
+
+/// A message in a queue, besides its bytes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Message {
+    size: usize,
+    sender: Sender,
+}
+
+/// The sender of a message: a `struct sockaddr` as the receiver gets it, empty without an address.
+pub(crate) type Sender = Arc<[u8]>;
 
 /// A one-way buffer.
 ///
@@ -100,6 +115,8 @@ pub(crate) struct Queue {
     pub(crate) starved: bool,
     /// One of its ends is, or was, the embedder's.
     pub(crate) has_inbound_end: bool,
+    /// Of a FIFO: the number of its file.
+    pub(crate) fifo: Option<u64>,
     /// Number of bytes or messages that have been read.
     passed: u64,
     /// Descriptors in flight (SCM_RIGHTS), in the order of the bytes that they came with.
@@ -157,6 +174,7 @@ impl Queue {
             refused: false,
             starved: false,
             has_inbound_end: matches!((reader, writer), (End::Inbound(_), _) | (_, End::Inbound(_))),
+            fifo: None,
             passed: 0,
             attached: VecDeque::new(),
         }
@@ -168,6 +186,11 @@ impl Queue {
 
     pub(crate) fn pipe(capacity: usize, reader: End, writer: End) -> Self {
         Self::new(Shape::Pipe { taken: 0 }, capacity, reader, writer)
+    }
+
+    /// The queue of a FIFO, which nothing has open yet.
+    pub(crate) fn fifo(capacity: usize, number: u64) -> Self {
+        Self { fifo: Some(number), ..Self::pipe(capacity, End::Many(0), End::Many(0)) }
     }
 
     pub(crate) fn messages(capacity: usize, reader: End, writer: End) -> Self {
@@ -201,7 +224,7 @@ impl Queue {
     /// Its cost to the host.
     pub(crate) fn cost(&self) -> usize {
         match &self.shape {
-            Shape::Messages(sizes) => self.len().saturating_add(sizes.len().saturating_mul(MESSAGE_COST)),
+            Shape::Messages(messages) => self.len().saturating_add(messages.len().saturating_mul(MESSAGE_COST)),
             _ => self.len(),
         }
     }
@@ -209,9 +232,14 @@ impl Queue {
     /// Whether there is nothing to read.
     pub(crate) fn is_empty(&self) -> bool {
         match &self.shape {
-            Shape::Messages(sizes) => sizes.is_empty(),
+            Shape::Messages(messages) => messages.is_empty(),
             _ => self.len() == 0,
         }
+    }
+
+    /// Whether nothing more will come, as things are.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.finished || (self.fifo.is_some() && self.writer == End::Many(0))
     }
 
     pub(crate) fn has_messages(&self) -> bool {
@@ -225,8 +253,16 @@ impl Queue {
     /// Size of the first message, or of all bytes of a stream.
     pub(crate) fn next_len(&self) -> usize {
         match &self.shape {
-            Shape::Messages(sizes) => sizes.front().copied().unwrap_or(0),
+            Shape::Messages(messages) => messages.front().map_or(0, |message| message.size),
             _ => self.len(),
+        }
+    }
+
+    /// The sender of the first message.
+    pub(crate) fn next_sender(&self) -> Option<Sender> {
+        match &self.shape {
+            Shape::Messages(messages) => messages.front().map(|message| Arc::clone(&message.sender)),
+            _ => None,
         }
     }
 
@@ -259,7 +295,7 @@ impl Queue {
         let passed = if self.has_messages() { usize::from(!self.is_empty()) } else { count.min(there) };
         self.passed = self.passed.wrapping_add(passed as u64);
         let count = match &mut self.shape {
-            Shape::Messages(sizes) => sizes.pop_front().unwrap_or(0),
+            Shape::Messages(messages) => messages.pop_front().map_or(0, |message| message.size),
             Shape::Stream => count.min(there),
             Shape::Pipe { taken } => {
                 let count = count.min(there);
@@ -324,16 +360,16 @@ impl Queue {
     }
 
     /// Makes a message of the last `size` bytes.
-    pub(crate) fn end_message(&mut self, size: usize) {
-        if let Shape::Messages(sizes) = &mut self.shape {
-            sizes.push_back(size);
+    pub(crate) fn end_message(&mut self, size: usize, sender: Sender) {
+        if let Shape::Messages(messages) = &mut self.shape {
+            messages.push_back(Message { size, sender });
         }
     }
 
     /// Attaches open files to the last `count` bytes, or to the last message.
     pub(crate) fn attach(&mut self, count: usize, open: Vec<OpenId>) {
         let (len, count) = match &self.shape {
-            Shape::Messages(sizes) => (sizes.len(), 1),
+            Shape::Messages(messages) => (messages.len(), 1),
             _ => (self.len(), count),
         };
         let end = self.passed.wrapping_add(len as u64);
@@ -370,155 +406,28 @@ impl Queue {
         self.attached.iter().fold(0, |sum, attached| sum.saturating_add(attached.open.len()))
     }
 
+    /// Whether a deserialised value keeps this type's invariants.
+    pub(crate) fn is_sound(&self) -> bool {
+        let sizes_match = match &self.shape {
+            Shape::Messages(messages) => {
+                let sum = messages.iter().try_fold(0_usize, |sum, message| sum.checked_add(message.size));
+                sum == Some(self.len())
+            }
+            Shape::Pipe { taken } => *taken < PAGE_BYTES,
+            Shape::Stream => true,
+        };
+        self.start <= self.bytes.as_slice().len() && sizes_match
+    }
+
     /// Drops the content.
     pub(crate) fn clear(&mut self) {
         self.bytes = Bytes::default();
         self.start = 0;
-        if let Shape::Messages(sizes) = &mut self.shape {
-            sizes.clear();
+        if let Shape::Messages(messages) = &mut self.shape {
+            messages.clear();
         }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn filled(mut queue: Queue, bytes: &[u8]) -> Queue {
-        queue.push(bytes);
-        queue
-    }
-
-    #[test]
-    fn bytes_are_read_as_they_were_written() {
-        let mut queue = Queue::stream(1 << 20, End::Gone, End::Gone);
-        let (mut next_in, mut next_out) = (0_u32, 0_u32);
-        for round in 0..2000_usize {
-            for _ in 0..round % 7 {
-                queue.push(&next_in.to_le_bytes());
-                next_in += 1;
-            }
-            for _ in 0..(round % 5).min(queue.len() / 4) {
-                assert_eq!(queue.front()[..4], next_out.to_le_bytes());
-                queue.pop(4);
-                next_out += 1;
-            }
-            assert_eq!(queue.len(), 4 * (next_in - next_out) as usize);
-        }
-        assert!(queue.bytes.capacity() < 16 * queue.len().max(1024), "bytes that were read are freed");
-    }
-
-    #[test]
-    fn a_page_of_a_pipe_is_free_when_all_of_it_was_read() {
-        let mut queue = filled(Queue::pipe(2 * PAGE_BYTES, End::Gone, End::Gone), &[1; 2 * PAGE_BYTES]);
-        assert!(!queue.is_writable());
-        queue.pop(PAGE_BYTES - 1);
-        assert!(!queue.is_writable());
-        queue.pop(1);
-        assert!(queue.is_writable());
-        assert_eq!(queue.room(), PAGE_BYTES);
-    }
-
-    #[test]
-    fn a_message_is_read_as_a_whole() {
-        let mut queue = Queue::messages(1 << 16, End::Gone, End::Gone);
-        for message in [b"one".as_slice(), b"", b"three"] {
-            queue.push(message);
-            queue.end_message(message.len());
-        }
-        assert_eq!((queue.next_len(), queue.len()), (3, 8));
-        queue.pop(1);
-        assert_eq!((queue.next_len(), queue.is_empty()), (0, false));
-        queue.pop(0);
-        assert_eq!((queue.next_len(), queue.front()), (5, b"three".as_slice()));
-        queue.pop(0);
-        assert!(queue.is_empty());
-    }
-
-    #[test]
-    fn empty_messages_fill_a_queue() {
-        let mut queue = Queue::messages(4096, End::Gone, End::Gone);
-        let mut count = 0;
-        while queue.room() > 0 {
-            queue.end_message(0);
-            count += 1;
-        }
-        assert!(count <= 4096 / MESSAGE_COST, "{count}");
-    }
-
-    /// The host's memory for a queue is about what the queue holds: a program's account (`HELD_MAX`) counts only that.
-    #[test]
-    fn a_queue_retains_no_more_memory_than_its_content_needs() {
-        const MOST: usize = 1 << 20;
-        let bounded = |queue: &Queue, how: &str| {
-            let (has, holds) = (queue.len(), queue.bytes.capacity());
-            assert!(holds <= 4 * has + KEPT_INSIDE_BYTES, "{how}: {holds} bytes are held for {has}");
-        };
-        let inside = || End::Inside(PollableId(0));
-        for make in [Queue::stream, Queue::pipe, Queue::messages] {
-            let mut queue = make(MOST, inside(), inside());
-            // A write whose source cannot be read.
-            queue.grow(MOST);
-            queue.shrink(MOST);
-            bounded(&queue, "nothing was written");
-            for part in [MOST / 8, MOST / 8, MOST / 2, 3] {
-                queue.grow(part);
-                queue.end_message(part);
-                bounded(&queue, "filled");
-            }
-            queue.grow(MOST / 4);
-            queue.shrink(MOST / 4);
-            bounded(&queue, "filled, and a part undone");
-            while queue.len() > 3 {
-                queue.pop((queue.len() - 3).min(MOST / 64));
-                bounded(&queue, "emptied in parts");
-            }
-            let mut copy = make(MOST, inside(), inside());
-            copy.grow(MOST);
-            copy.clone_from(&queue);
-            bounded(&copy, "reset");
-            queue.pop(3);
-            bounded(&queue, "empty");
-        }
-    }
-
-    /// A snapshot's queues may hold 32 MiB, and there may be a thousand forks, each reset after each request.
-    #[test]
-    fn forks_share_content_that_they_do_not_change() {
-        const MUCH: usize = 64 << 10;
-        let mut frozen = filled(Queue::stream(1 << 20, End::Gone, End::Gone), &[7; MUCH + 2]);
-        frozen.pop(2);
-        frozen.share();
-        let mut fork = frozen.clone();
-        let is_shared = |fork: &Queue| fork.front().as_ptr() == frozen.front().as_ptr();
-        assert!(is_shared(&fork));
-        fork.pop(MUCH / 2);
-        assert_eq!(fork.front(), [7; MUCH / 2], "a read does not change other forks");
-        fork.push(b"new");
-        assert!(fork.front().ends_with(b"\x07new") && fork.len() == MUCH / 2 + 3);
-        fork.grow(5);
-        fork.shrink(6);
-        assert!(fork.front().ends_with(b"\x07ne"));
-        fork.clone_from(&frozen);
-        assert!(is_shared(&fork));
-        fork.grow(3);
-        fork.shrink(3);
-        assert_eq!((fork.front(), frozen.front()), (&[7; MUCH][..], &[7; MUCH][..]));
-        fork.clone_from(&frozen);
-        fork.pop(MUCH);
-        assert!(fork.is_empty() && frozen.len() == MUCH);
-        let mut little = filled(Queue::stream(1 << 20, End::Gone, End::Gone), b"little");
-        little.share();
-        assert_ne!(little.clone().front().as_ptr(), little.front().as_ptr());
-    }
-
-    #[test]
-    fn a_copy_has_the_unread_bytes() {
-        let mut queue = filled(Queue::stream(64, End::Gone, End::Gone), b"abcdef");
-        queue.pop(2);
-        let mut other = filled(Queue::stream(64, End::Gone, End::Gone), b"xyz");
-        other.clone_from(&queue);
-        assert_eq!(other.front(), b"cdef");
-        assert_eq!(queue.clone().front(), b"cdef");
-    }
-}
+mod tests;

@@ -46,8 +46,10 @@ pub(crate) enum OverlayEntry {
         number: u64,
         modified: Time,
     },
-    /// The name of a bound Unix socket; `crate::net::socket::Socket::node` has its number.
-    Socket {
+    /// The name of a bound Unix socket (S_IFSOCK), whose number `crate::net::socket::Socket::node` has, or a FIFO
+    /// (S_IFIFO): `crate::event::queue::Queue::fifo`.
+    Special {
+        kind: u32,
         number: u64,
         mode: u32,
         modified: Time,
@@ -89,10 +91,8 @@ impl Overlay {
         let names = self.entries.iter().fold(0_u64, |sum, (path, entry)| sum.saturating_add(cost(path, entry)));
         let exists = |entry: &OverlayEntry| match entry {
             OverlayEntry::File(id) => self.inodes.exists(*id),
-            OverlayEntry::Directory { .. }
-            | OverlayEntry::Link { .. }
-            | OverlayEntry::Socket { .. }
-            | OverlayEntry::Gone => true,
+            OverlayEntry::Special { kind, .. } => [libc::S_IFSOCK, libc::S_IFIFO].contains(kind),
+            OverlayEntry::Directory { .. } | OverlayEntry::Link { .. } | OverlayEntry::Gone => true,
         };
         self.inodes.is_sound(names, limits.overlay_bytes)
             && self.entries.values().all(exists)
@@ -216,7 +216,7 @@ impl Overlay {
                 let links = u32::try_from(self.entries.values().filter(same).count()).unwrap_or(1);
                 made(*number, libc::S_IFLNK | 0o777, target.len() as u64, *modified, links)
             }
-            OverlayEntry::Socket { number, mode, modified } => made(*number, libc::S_IFSOCK | mode, 0, *modified, 1),
+            OverlayEntry::Special { kind, number, mode, modified } => made(*number, kind | mode, 0, *modified, 1),
             OverlayEntry::Gone => made(0, 0, 0, Time::default(), 0),
         }
     }
@@ -244,11 +244,17 @@ impl Overlay {
         self.put(path, OverlayEntry::Link { target: target.to_vec(), number, modified: now })
     }
 
-    /// Creates the name of a Unix socket; returns its number.
-    pub(crate) fn make_socket(&mut self, path: &[u8], mode: u32, now: Time) -> Result<u64, Errno> {
+    /// Creates the name of a Unix socket, or a FIFO; returns its number.
+    pub(crate) fn make_special(&mut self, path: &[u8], kind: u32, mode: u32, now: Time) -> Result<u64, Errno> {
         let number = self.inodes.number();
-        self.put(path, OverlayEntry::Socket { number, mode: mode & 0o7777, modified: now })?;
+        self.put(path, OverlayEntry::Special { kind, number, mode: mode & 0o7777, modified: now })?;
         Ok(number)
+    }
+
+    /// The path and the entry of the socket or FIFO with this number.
+    pub(crate) fn special(&self, number: u64) -> Option<(&[u8], &OverlayEntry)> {
+        let is_it = |entry: &OverlayEntry| matches!(entry, OverlayEntry::Special { number: own, .. } if *own == number);
+        self.entries.iter().find(|(_, entry)| is_it(entry)).map(|(path, entry)| (path.as_slice(), entry))
     }
 
     /// Adds a name for a file.
@@ -314,7 +320,7 @@ impl Overlay {
     pub(crate) fn set_mode(&mut self, path: &[u8], new: u32) {
         match self.entries.get_mut(path) {
             Some(OverlayEntry::Directory { mode, .. }) => *mode = new & 0o1777,
-            Some(OverlayEntry::Socket { mode, .. }) => *mode = new & 0o7777,
+            Some(OverlayEntry::Special { mode, .. }) => *mode = new & 0o7777,
             Some(&mut OverlayEntry::File(id)) => self.inodes.set_mode(id, new),
             Some(OverlayEntry::Link { .. } | OverlayEntry::Gone) => {}
             None => {
@@ -329,7 +335,7 @@ impl Overlay {
             Some(
                 OverlayEntry::Directory { modified, .. }
                 | OverlayEntry::Link { modified, .. }
-                | OverlayEntry::Socket { modified, .. },
+                | OverlayEntry::Special { modified, .. },
             ) => *modified = time,
             Some(&mut OverlayEntry::File(id)) => self.inodes.set_time(id, time),
             Some(OverlayEntry::Gone) => {}

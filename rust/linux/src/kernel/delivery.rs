@@ -126,6 +126,11 @@ impl Process {
         let Some(ThreadState::Waiting(waiting)) = self.threads.get(index).map(|thread| thread.state.clone()) else {
             return Ok(());
         };
+        // The FIFO that it opens has been opened at the other end: the call succeeds, and then the signal is handled.
+        let tid = self.threads.get(index).map_or(0, |thread| thread.tid);
+        if self.pollables.opener(tid).is_some_and(|(_, met)| met) {
+            return Ok(());
+        }
         let interrupted = match waiting {
             Waiting::Call { number, args, wait, .. } => {
                 let progress = self.threads.get(index).map_or(0, |thread| thread.progress);

@@ -53,7 +53,7 @@ impl Process {
                 Ok(())
             });
             if filled.is_ok() {
-                pollables.note_written(found.input, None);
+                pollables.note_written(found.input);
             }
             self.note_change();
         }

@@ -9,6 +9,7 @@ pub(crate) mod cpu_time;
 pub(crate) mod delivery;
 pub(crate) mod faults;
 pub(crate) mod figures;
+pub(crate) mod hosts;
 pub(crate) mod inbound;
 pub(crate) mod process;
 pub(crate) mod remote;

@@ -19,6 +19,7 @@ use crate::fs::open_files::DescriptorTable;
 use crate::fs::overlay::Overlay;
 use crate::fs::witnesses::Witnesses;
 use crate::kernel::figures::Figures;
+use crate::kernel::hosts;
 use crate::kernel::unknown::{UnknownCall, UnknownCalls};
 use crate::mm::address_space::AddressSpace;
 use crate::mm::user::UserMemory;
@@ -58,6 +59,8 @@ pub(crate) struct Shared {
     pub(crate) executable: String,
     pub(crate) mounts: Mounts,
     pub(crate) network: Network,
+    /// `/etc/hosts`.
+    pub(crate) hosts: Vec<u8>,
     /// `/proc/self/cmdline`, `/proc/self/environ` and `/proc/self/auxv`.
     pub(crate) command_line: Vec<u8>,
     pub(crate) environment: Vec<u8>,
@@ -121,6 +124,7 @@ impl Process {
             executable,
             mounts: program.mounts.clone(),
             network: program.network.clone(),
+            hosts: hosts::text(program.mounts, program.network),
             command_line,
             environment,
             auxv: Vec::new(),
@@ -133,7 +137,7 @@ impl Process {
             memory: Tracked::new(memory),
             files: Tracked::new(DescriptorTable::standard(limits.descriptors)),
             overlay: Tracked::new(Overlay::new(limits.overlay_bytes, limits.overlay_entries)),
-            pollables: Tracked::new(Box::new(Pollables::default())),
+            pollables: Tracked::new(Box::new(Pollables::new(program.network.clone()))),
             signals: Tracked::new(Box::default()),
             threads: Tracked::new(Threads::new(name)),
             timers: Tracked::new(Timers::default()),

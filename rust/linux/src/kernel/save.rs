@@ -191,6 +191,7 @@ impl Process {
             (open.is_sound(limits), "the program's descriptors"),
             (overlay.is_sound(limits), "the program's overlay"),
             (threads.is_sound(limits), "the program's threads"),
+            (pollables.is_sound(), "the program's pipes, sockets and epolls"),
         ] {
             if !is_sound {
                 return Err(ProcessLoadError::Corrupt(what));
@@ -205,6 +206,7 @@ impl Process {
         process.files = Tracked::new(open);
         process.overlay = Tracked::new(overlay);
         let mut pollables = Box::new(pollables);
+        pollables.network = program.network.clone();
         pollables.share();
         process.pollables = Tracked::new(pollables);
         process.signals = Tracked::new(Box::new(signals));

@@ -64,6 +64,14 @@ impl Address {
         Self::V6(Self::LOOPBACK_6, port)
     }
 
+    /// The loopback address from which a socket of this family sends to this one: ::1, or 127.0.0.1 in this family.
+    pub(crate) fn loopback_beside(&self, domain: i32, port: u16) -> Self {
+        match self {
+            Self::V6(..) if !self.is_mapped() => Self::loopback_6(port),
+            _ => Self::loopback(domain, port),
+        }
+    }
+
     pub(crate) fn is_any(&self) -> bool {
         match self {
             Self::V4(host, _) => *host == [0; 4],
@@ -139,6 +147,14 @@ impl Address {
             Self::Unnamed | Self::Unix(_) => return None,
         };
         Some(SocketAddr::new(ip, port))
+    }
+
+    /// The address as the sender of a message, in the receiver's family: empty without a name.
+    pub(crate) fn as_sender(&self, domain: i32) -> Arc<[u8]> {
+        match self {
+            Self::Unnamed => Arc::default(),
+            _ => self.clone().in_family(domain).encode(domain).into(),
+        }
     }
 
     /// Encodes it as `struct sockaddr_in` and the like.

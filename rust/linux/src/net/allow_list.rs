@@ -7,8 +7,8 @@
 //!   10.1.2.3                  ----->   10.1.2.3                                    an address is itself
 //! ```
 //!
-//! A program has no name servers. Its C library finds the names that it may connect to in `/etc/hosts`, each with an
-//! address that reveals nothing of the real one. All forks of a program share one list.
+//! A program finds the names that it may connect to in `/etc/hosts`, and by its name server (`resolver.rs`), each with
+//! an address that reveals nothing of the real one. All forks of a program share one list.
 
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -41,7 +41,7 @@ pub(crate) const OWN_ADDRESS: [u8; 4] = [198, 18, 0, 1];
 const FIRST_ADDRESS: u32 = 0xc612_0002;
 const ADDRESSES: usize = 0x1_fffc;
 /// Names of the program's own machine.
-const OWN_NAMES: [&str; 2] = ["localhost", "mayfly"];
+pub(crate) const OWN_NAMES: [&str; 2] = ["localhost", "mayfly"];
 
 /// The destinations that a program may connect to; cheap to clone. None by default.
 #[derive(Debug, Clone, Default)]
@@ -118,6 +118,17 @@ impl Network {
             }
         }
         text
+    }
+
+    /// The names, with their addresses in the program's view.
+    pub(crate) fn listed(&self) -> impl Iterator<Item = (&str, Ipv4Addr)> {
+        self.inner.names.iter().map(|named| (named.name.text(), named.synthetic_ip))
+    }
+
+    /// Whether the program may connect to some port of an address.
+    pub(crate) fn knows(&self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        self.named(ip).is_some() || self.inner.addresses.iter().any(|address| address.ip() == ip)
     }
 
     /// The destination that the program's address `to` stands for, if it is permitted.

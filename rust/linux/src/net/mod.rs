@@ -7,4 +7,5 @@ pub(crate) mod calls;
 pub(crate) mod inbound;
 pub(crate) mod interfaces;
 pub(crate) mod remote;
+pub(crate) mod resolver;
 pub(crate) mod socket;

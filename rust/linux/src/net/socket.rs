@@ -66,6 +66,8 @@ pub(crate) struct Socket {
     pub(crate) peer: Address,
     /// `bind` has set its address.
     pub(crate) bound: bool,
+    /// The host part of its address comes from `connect`.
+    pub(crate) local_by_connect: bool,
     /// The inode number of the file that `bind` has made, of a Unix socket.
     pub(crate) node: Option<u64>,
     pub(crate) input: Option<QueueId>,
@@ -79,6 +81,8 @@ pub(crate) struct Socket {
     pub(crate) failed: bool,
     /// The result of a non-blocking connect has not been read yet.
     pub(crate) connecting: bool,
+    /// That it may send no datagrams outside is in the log.
+    pub(crate) was_refused: bool,
     /// SO_ERROR.
     pub(crate) error: Option<Errno>,
     pub(crate) options: Options,
@@ -125,6 +129,7 @@ impl Socket {
             local: Address::any(domain),
             peer: Address::any(domain),
             bound: false,
+            local_by_connect: false,
             node: None,
             input: None,
             output: None,
@@ -133,6 +138,7 @@ impl Socket {
             reset: false,
             failed: false,
             connecting: false,
+            was_refused: false,
             error: None,
             options: Vec::new(),
             receive_timeout_ns: 0,
@@ -144,6 +150,11 @@ impl Socket {
 
     pub(crate) fn is_unix(&self) -> bool {
         self.domain == libc::AF_UNIX
+    }
+
+    /// Whether it is a socket of IPv4 or IPv6.
+    pub(crate) fn is_inet(&self) -> bool {
+        matches!(self.domain, libc::AF_INET | libc::AF_INET6)
     }
 
     pub(crate) fn is_datagram(&self) -> bool {

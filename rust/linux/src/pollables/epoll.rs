@@ -14,9 +14,9 @@ use crate::event::poll_bits::bits;
 use crate::pollables::table::{PollableKind, Pollables};
 
 /// Most registrations of a process; Linux has such a limit per user.
-const REGISTRATIONS_MAX: usize = 4096;
+pub(crate) const REGISTRATIONS_MAX: usize = 4096;
 /// Most epolls nested in each other: Linux's EP_MAX_NESTS, and the innermost.
-const DEPTH_MAX: usize = 5;
+pub(crate) const DEPTH_MAX: usize = 5;
 
 impl Pollables {
     pub(crate) fn epoll(&self, id: PollableId) -> Result<&Epoll, Errno> {

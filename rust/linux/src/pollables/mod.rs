@@ -4,9 +4,14 @@
 pub(crate) mod application;
 #[cfg(test)]
 pub(crate) mod check;
+pub(crate) mod datagrams;
 pub(crate) mod epoll;
+pub(crate) mod fifos;
 pub(crate) mod inbound;
+pub(crate) mod queues;
 pub(crate) mod ready;
 pub(crate) mod remote;
+pub(crate) mod resolver;
 pub(crate) mod socket;
+pub(crate) mod sound;
 pub(crate) mod table;

@@ -7,6 +7,7 @@ use crate::event::epoll_set::{Epoll, Registration, WatchTarget};
 use crate::event::events::Events;
 use crate::event::look::{LOG_READINESS, Look, earlier};
 use crate::event::poll_bits::bits::{self, ERR, HUP, IN, INPUTS, OUT, OUTPUTS, RDHUP, READ, WRBAND, WRITE};
+use crate::event::queue::Queue;
 use crate::net::socket::{Phase, Socket};
 use crate::pollables::table::{PollableKind, Pollables};
 
@@ -15,13 +16,10 @@ impl Pollables {
     pub(crate) fn readiness(&self, id: PollableId, look: &mut Look) -> u32 {
         match self.kind(id) {
             None => 0,
-            Some(PollableKind::PipeReader(queue)) => {
-                let Some(queue) = self.queue(*queue) else { return HUP };
-                bits_if(!queue.is_empty(), READ) | bits_if(queue.finished, HUP)
-            }
-            Some(PollableKind::PipeWriter(queue)) => {
-                let Some(queue) = self.queue(*queue) else { return ERR };
-                bits_if(queue.is_writable(), WRITE) | bits_if(queue.refused, ERR)
+            Some(PollableKind::PipeReader(queue)) => self.queue(*queue).map_or(HUP, read_readiness),
+            Some(PollableKind::PipeWriter(queue)) => self.queue(*queue).map_or(ERR, write_readiness),
+            Some(PollableKind::PipeBoth(queue)) => {
+                self.queue(*queue).map_or(HUP | ERR, |queue| read_readiness(queue) | write_readiness(queue))
             }
             Some(PollableKind::Counter(counter)) => {
                 bits_if(counter.value > 0, IN) | bits_if(counter.value < u64::MAX.wrapping_sub(1), OUT)
@@ -43,24 +41,25 @@ impl Pollables {
     fn socket_readiness(&self, socket: &Socket) -> u32 {
         let write = if socket.is_unix() { WRITE | WRBAND } else { WRITE };
         let error = bits_if(socket.error.is_some(), ERR);
+        if socket.is_datagram() {
+            return self.datagram_readiness(socket) | error;
+        }
         if socket.remote.is_some() {
             // A socket that is still connecting is ready for nothing.
             return socket.stream().map_or(0, crate::host::sockets::HostStream::readiness) | error;
         }
         match &socket.phase {
             Phase::Listening(backlog) => bits_if(!backlog.waiting.is_empty(), READ),
-            Phase::Idle if socket.is_datagram() => write | error,
             Phase::Idle if socket.failed => write | READ | RDHUP | HUP | error,
             Phase::Idle => write | HUP | error,
             Phase::Connected => {
                 let input = socket.input.and_then(|queue| self.queue(queue));
                 let output = socket.output.and_then(|queue| self.queue(queue));
                 let has_input = input.is_some_and(|queue| !queue.is_empty());
-                let ended = !socket.is_datagram() && (socket.shut_read || input.is_some_and(|queue| queue.finished));
-                let refused = socket.is_unix() && !socket.is_datagram() && output.is_some_and(|queue| queue.refused);
+                let ended = socket.shut_read || input.is_some_and(|queue| queue.finished);
+                let refused = socket.is_unix() && output.is_some_and(|queue| queue.refused);
                 let closed_out = socket.shut_write || refused;
-                let writable =
-                    output.is_none_or(crate::event::queue::Queue::is_writable) || (closed_out && !socket.is_unix());
+                let writable = output.is_none_or(Queue::is_writable) || (closed_out && !socket.is_unix());
                 bits_if(has_input, READ)
                     | bits_if(ended, READ | RDHUP)
                     | bits_if(ended && closed_out || socket.reset, HUP)
@@ -69,6 +68,16 @@ impl Pollables {
                     | error
             }
         }
+    }
+
+    /// Only a Unix socket that is connected can be unable to send; other messages are lost, or fail when they are sent.
+    fn datagram_readiness(&self, socket: &Socket) -> u32 {
+        let has_input = socket.input.and_then(|queue| self.queue(queue)).is_some_and(|queue| !queue.is_empty());
+        let output = socket.output.and_then(|queue| self.queue(queue));
+        bits_if(has_input || socket.shut_read, READ)
+            | bits_if(socket.shut_read, RDHUP)
+            | bits_if(socket.shut_read && socket.shut_write, HUP)
+            | bits_if(output.is_none_or(Queue::is_writable), WRITE | WRBAND)
     }
 
     /// The readiness that a registration asks for.
@@ -146,6 +155,14 @@ impl Pollables {
             _ => None,
         }
     }
+}
+
+fn read_readiness(queue: &Queue) -> u32 {
+    bits_if(!queue.is_empty(), READ) | bits_if(queue.finished, HUP)
+}
+
+fn write_readiness(queue: &Queue) -> u32 {
+    bits_if(queue.is_writable(), WRITE) | bits_if(queue.refused, ERR)
 }
 
 fn bits_if(condition: bool, bits: u32) -> u32 {

@@ -41,7 +41,13 @@ impl Pollables {
     /// Binds a socket to an address.
     pub(crate) fn bind(&mut self, id: PollableId, address: Address) -> Result<(), Errno> {
         let socket = self.socket(id)?;
-        if socket.bound || socket.is_connected() || socket.remote.is_some() {
+        // A datagram socket of the network is bound by its first message, too; a Unix one may be connected already.
+        let has_address = match (socket.is_datagram(), socket.is_inet()) {
+            (true, true) => socket.local.port() != Some(0),
+            (true, false) => false,
+            (false, _) => socket.is_connected(),
+        };
+        if socket.bound || has_address || socket.remote.is_some() {
             return Err(Errno::EINVAL);
         }
         let domain = socket.domain;
@@ -65,7 +71,8 @@ impl Pollables {
                 shares(other, libc::SO_REUSEADDR) && shares(socket, libc::SO_REUSEADDR) && !other.is_listening();
             let both = shares(other, libc::SO_REUSEPORT) && shares(socket, libc::SO_REUSEPORT);
             // A path that has a file is free as soon as the file is removed, and taken as long as it exists.
-            other.bound
+            let has_address = other.bound || (other.is_datagram() && other.local.port().is_some_and(|port| port != 0));
+            has_address
                 && other.node.is_none()
                 && other.kind == socket.kind
                 && !apart
@@ -78,7 +85,7 @@ impl Pollables {
         let socket = self.socket_mut(id)?;
         socket.local = address;
         socket.bound = true;
-        Ok(())
+        if socket.is_datagram() { self.inbox(id).map(drop) } else { Ok(()) }
     }
 
     /// The port of a network socket that is about to connect and has no address yet: an unused one, or the one that it
@@ -182,6 +189,7 @@ impl Pollables {
                 self.close(waiting);
             }
         }
+        self.leave_resolver(socket);
         // Closing a socket with unread input resets the connection, and so does SO_LINGER with a time of 0.
         let unread = socket.input.and_then(|queue| self.queue(queue)).is_some_and(|queue| !queue.is_empty());
         let unread = unread || socket.resets_when_closed();
@@ -206,6 +214,14 @@ impl Pollables {
     /// `shutdown`.
     pub(crate) fn shut_down(&mut self, id: PollableId, read: bool, write: bool) -> Result<(), Errno> {
         let socket = self.socket_mut(id)?;
+        if socket.is_datagram() {
+            // As on Linux, it takes effect on a socket of the network without a peer, too: threads that wait return.
+            socket.shut_read |= read;
+            socket.shut_write |= write;
+            let is_error = socket.is_inet() && !socket.is_connected();
+            self.record_event(id, Event::State);
+            return if is_error { Err(Errno::ENOTCONN) } else { Ok(()) };
+        }
         match socket.phase {
             Phase::Connected => {}
             // Ends listening.

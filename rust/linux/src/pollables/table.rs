@@ -21,19 +21,19 @@ use crate::base::errno::Errno;
 use crate::base::ids::{OpenId, PollableId, QueueId};
 use crate::event::epoll_set::{Epoll, WatchTarget};
 use crate::event::events::{Counter, Event, Events, Inotify};
+use crate::event::fifo::{Access, Opener};
 use crate::event::look::Look;
 use crate::event::queue::{End, Queue};
 use crate::event::timer::Timer;
 use crate::host::attributes::Attributes;
+use crate::net::allow_list::Network;
 use crate::net::inbound::InboundConnections;
 use crate::net::remote::Remotes;
 use crate::net::socket::Socket;
 use crate::signal::signals::SignalSet;
 
-/// Most bytes in the queues inside a program.
-const HELD_MAX: usize = 32 << 20;
 /// Most pollables. The limit on descriptors bounds the open ones; the others wait to be accepted.
-const POLLABLES_MAX: usize = 4096;
+pub(crate) const POLLABLES_MAX: usize = 4096;
 /// First of the inode numbers, for `fstat` and `/proc/self/fd`.
 const FIRST_NUMBER: u64 = 20_000;
 
@@ -41,6 +41,8 @@ const FIRST_NUMBER: u64 = 20_000;
 pub(crate) enum PollableKind {
     PipeReader(QueueId),
     PipeWriter(QueueId),
+    /// Both ends of a FIFO.
+    PipeBoth(QueueId),
     Counter(Counter),
     Timer(Timer),
     Epoll(Epoll),
@@ -105,6 +107,11 @@ pub(crate) struct Pollables {
     pub(crate) inbound: InboundConnections,
     /// Open files that were in flight to a closed receiver: they are to be closed.
     pub(crate) orphans: Vec<OpenId>,
+    /// Threads that wait in `open` of a FIFO, each at most once.
+    pub(crate) openers: Vec<Opener>,
+    /// The names that its resolver knows; the same in all copies.
+    #[serde(skip)]
+    pub(crate) network: Network,
     /// Connections with remote hosts. A saved process has none.
     #[serde(skip)]
     pub(crate) remotes: Remotes,
@@ -118,6 +125,8 @@ impl Clone for Pollables {
             listeners: self.listeners.clone(),
             inbound: self.inbound.clone(),
             orphans: self.orphans.clone(),
+            openers: self.openers.clone(),
+            network: self.network.clone(),
             remotes: self.remotes.clone(),
             ..*self
         }
@@ -130,6 +139,7 @@ impl Clone for Pollables {
         self.listeners.clone_from(&source.listeners);
         self.inbound.clone_from(&source.inbound);
         self.orphans.clone_from(&source.orphans);
+        self.openers.clone_from(&source.openers);
         self.remotes.clone_from(&source.remotes);
         self.held = source.held;
         self.made = source.made;
@@ -149,6 +159,11 @@ fn insert<T: Clone>(slots: &mut Vec<Option<T>>, value: T) -> usize {
 }
 
 impl Pollables {
+    /// None, for a program that may connect to these hosts.
+    pub(crate) fn new(network: Network) -> Self {
+        Self { network, ..Self::default() }
+    }
+
     /// Adds a pollable.
     pub(crate) fn add(&mut self, kind: PollableKind) -> PollableId {
         self.made = self.made.saturating_add(1);
@@ -208,86 +223,6 @@ impl Pollables {
         self.queues.iter_mut().flatten().for_each(Queue::share);
     }
 
-    /// Cost of the queues inside the program, in bytes.
-    pub(crate) fn held(&self) -> u64 {
-        self.held as u64
-    }
-
-    /// Bytes that may be written to a queue now.
-    pub(crate) fn room(&self, id: QueueId) -> usize {
-        let Some(queue) = self.queue(id) else { return 0 };
-        let room = queue.room();
-        if queue.has_inbound_end { room } else { room.min(HELD_MAX.saturating_sub(self.held)) }
-    }
-
-    /// Changes a queue, and updates the account of its cost.
-    fn change<T>(&mut self, id: QueueId, change: impl FnOnce(&mut Queue) -> T) -> Option<T> {
-        let queue = self.queue_mut(id)?;
-        let (counts, before) = (!queue.has_inbound_end, queue.cost());
-        let result = change(queue);
-        let after = queue.cost();
-        if counts {
-            self.held = self.held.saturating_sub(before).saturating_add(after);
-        }
-        Some(result)
-    }
-
-    /// Appends `count` bytes, which `fill` provides; none if `fill` fails.
-    pub(crate) fn write<E>(
-        &mut self,
-        id: QueueId,
-        count: usize,
-        fill: impl FnOnce(&mut [u8]) -> Result<(), E>,
-    ) -> Result<(), E> {
-        self.change(id, |queue| fill(queue.grow(count)).inspect_err(|_| queue.shrink(count))).unwrap_or(Ok(()))
-    }
-
-    /// Open files in flight.
-    pub(crate) fn in_flight(&self) -> usize {
-        self.queues.iter().flatten().fold(0, |sum, queue| sum.saturating_add(queue.attached_count()))
-    }
-
-    /// Removes the last `count` bytes that were written.
-    pub(crate) fn undo_write(&mut self, id: QueueId, count: usize) {
-        self.change(id, |queue| queue.shrink(count));
-    }
-
-    /// Records that bytes were written, or, if `message` has its size, a message, and notifies the reader.
-    pub(crate) fn note_written(&mut self, id: QueueId, message: Option<usize>) {
-        let reader = self.change(id, |queue| {
-            if let Some(size) = message {
-                queue.end_message(size);
-            }
-            queue.reader
-        });
-        match reader {
-            Some(End::Inside(reader)) => self.record_event(reader, Event::Input),
-            Some(End::Inbound(_)) => self.inbound.news = true,
-            Some(End::Gone) | None => {}
-        }
-    }
-
-    /// Removes `count` bytes, or a message, from a queue, and notifies the writer.
-    pub(crate) fn take(&mut self, id: QueueId, count: usize) {
-        let freed = self.change(id, |queue| {
-            let was_writable = queue.is_writable();
-            queue.pop(count);
-            let is_writable = queue.is_writable();
-            let tell = match (queue.is_pipe(), queue.has_messages()) {
-                (true, _) => !was_writable && is_writable,
-                (false, true) => is_writable,
-                (false, false) => queue.starved && is_writable,
-            };
-            if tell {
-                queue.starved = false;
-            }
-            (queue.writer, tell)
-        });
-        if let Some((End::Inside(writer), true)) = freed {
-            self.record_event(writer, Event::Output);
-        }
-    }
-
     /// Records that a blocked signal is pending.
     pub(crate) fn signal_pending(&mut self) {
         let takers: Vec<_> = self.ids().filter(|&id| matches!(self.kind(id), Some(PollableKind::Signals(_)))).collect();
@@ -315,13 +250,6 @@ impl Pollables {
             if let PollableKind::Timer(timer) = &mut pollable.kind {
                 timer.postpone(by_ns);
             }
-        }
-    }
-
-    /// Records that a writer found no space.
-    pub(crate) fn note_starved(&mut self, id: QueueId) {
-        if let Some(queue) = self.queue_mut(id) {
-            queue.starved = true;
         }
     }
 
@@ -358,6 +286,7 @@ impl Pollables {
         match pollable.kind {
             PollableKind::PipeReader(queue) => self.close_reader(queue),
             PollableKind::PipeWriter(queue) => self.close_writer(queue),
+            PollableKind::PipeBoth(queue) => self.leave_fifo(queue, Access { reads: true, writes: true }),
             PollableKind::Socket(socket) => self.close_socket(id, &socket),
             PollableKind::Epoll(epoll) => self.forget_watcher(id, &epoll),
             PollableKind::Counter(_)
@@ -371,80 +300,16 @@ impl Pollables {
         }
     }
 
-    /// Closes a queue's reader.
-    pub(crate) fn close_reader(&mut self, id: QueueId) {
-        let writer = self.change(id, |queue| {
-            queue.refused = true;
-            queue.clear();
-            (queue.writer, queue.take_attached())
-        });
-        let writer = writer.map(|(writer, lost)| {
-            self.orphans.extend(lost);
-            writer
-        });
-        if let Some(queue) = self.queue_mut(id) {
-            queue.reader = End::Gone;
-        }
-        self.notify_end(writer);
-        self.drop_queue(id);
-    }
-
-    /// Closes a queue's writer.
-    pub(crate) fn close_writer(&mut self, id: QueueId) {
-        let Some(queue) = self.queue_mut(id) else { return };
-        queue.finished = true;
-        queue.writer = End::Gone;
-        let reader = queue.reader;
-        self.notify_end(Some(reader));
-        self.drop_queue(id);
-    }
-
-    /// Ends writing, though the writer remains.
-    pub(crate) fn finish(&mut self, id: QueueId) {
-        let reader = self.change(id, |queue| {
-            queue.finished = true;
-            queue.reader
-        });
-        self.notify_end(reader);
-    }
-
-    /// Ends reading, though the reader remains.
-    pub(crate) fn refuse(&mut self, id: QueueId) {
-        let writer = self.change(id, |queue| {
-            queue.refused = true;
-            queue.writer
-        });
-        self.notify_end(writer);
-    }
-
-    fn notify_end(&mut self, end: Option<End>) {
-        match end {
-            Some(End::Inside(id)) => self.record_event(id, Event::State),
-            Some(End::Inbound(_)) => self.inbound.news = true,
-            Some(End::Gone) | None => {}
-        }
-    }
-
-    /// Drops a queue that has lost both ends.
-    fn drop_queue(&mut self, id: QueueId) {
-        if self.queue(id).is_none_or(|queue| queue.reader != End::Gone || queue.writer != End::Gone) {
-            return;
-        }
-        self.change(id, Queue::clear);
-        let QueueId(index) = id;
-        if let Some(slot) = self.queues.get_mut(index) {
-            *slot = None;
-        }
-        while self.queues.last().is_some_and(Option::is_none) {
-            self.queues.pop();
-        }
-    }
-
     /// Whether it is a pipe or a socket.
     pub(crate) fn is_stream(&self, id: PollableId) -> bool {
         matches!(
             self.kind(id),
-            Some(PollableKind::PipeReader(_) | PollableKind::PipeWriter(_) | PollableKind::Socket(_))
+            Some(
+                PollableKind::PipeReader(_)
+                    | PollableKind::PipeWriter(_)
+                    | PollableKind::PipeBoth(_)
+                    | PollableKind::Socket(_)
+            )
         )
     }
 
@@ -452,7 +317,9 @@ impl Pollables {
     pub(crate) fn attributes(&self, id: PollableId) -> Attributes {
         let Some(pollable) = self.get(id) else { return Attributes::synthetic(0, 0) };
         let mode = match pollable.kind {
-            PollableKind::PipeReader(_) | PollableKind::PipeWriter(_) => libc::S_IFIFO | 0o600,
+            PollableKind::PipeReader(_) | PollableKind::PipeWriter(_) | PollableKind::PipeBoth(_) => {
+                libc::S_IFIFO | 0o600
+            }
             PollableKind::Socket(_) => libc::S_IFSOCK | 0o777,
             // Anonymous inodes have no file type.
             PollableKind::Counter(_)
@@ -480,7 +347,7 @@ impl Pollables {
     pub(crate) fn path(&self, id: PollableId) -> Vec<u8> {
         let Some(pollable) = self.get(id) else { return Vec::new() };
         match pollable.kind {
-            PollableKind::PipeReader(_) | PollableKind::PipeWriter(_) => {
+            PollableKind::PipeReader(_) | PollableKind::PipeWriter(_) | PollableKind::PipeBoth(_) => {
                 format!("pipe:[{}]", self.number(pollable)).into_bytes()
             }
             PollableKind::Socket(_) => format!("socket:[{}]", pollable.number).into_bytes(),

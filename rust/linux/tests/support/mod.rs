@@ -51,7 +51,7 @@ pub fn libraries() -> Vec<&'static Path> {
 pub const WITH_LIBRARY: [Linking; 3] = [Linking::Glibc, Linking::GlibcPie, Linking::Musl];
 
 /// The programs in `tests/programs`, and how their tests link them.
-pub const PROGRAMS: [(&str, &[Linking]); 32] = [
+pub const PROGRAMS: [(&str, &[Linking]); 35] = [
     ("interruptions", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
     ("interfaces", &[Linking::Glibc]),
     ("scatter", &[Linking::Glibc]),
@@ -59,6 +59,9 @@ pub const PROGRAMS: [(&str, &[Linking]); 32] = [
     ("remote", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
     ("server", &[Linking::Glibc]),
     ("sockets", &[Linking::Glibc]),
+    ("datagrams", &[Linking::Glibc]),
+    ("fifos", &[Linking::Glibc]),
+    ("resolve", &[Linking::Musl, Linking::GlibcDynamic]),
     ("pollables", &[Linking::Glibc]),
     ("threads", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),
     ("signals", &[Linking::Glibc, Linking::Musl, Linking::GlibcDynamic]),

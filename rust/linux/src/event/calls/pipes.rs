@@ -7,7 +7,7 @@ use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
 use crate::base::ids::PollableId;
 use crate::event::events::{Counter, Event};
-use crate::event::queue::{End, Queue};
+use crate::event::queue::{End, PIPE_BYTES, Queue};
 use crate::event::timer::Timer;
 use crate::fs::object::Object;
 use crate::fs::open_files::OpenFile;
@@ -15,8 +15,6 @@ use crate::kernel::call::Call;
 use crate::pollables::table::PollableKind;
 use crate::time::calls::clocks::read_duration;
 
-/// Capacity of a pipe, as on Linux: 16 pages.
-const PIPE_BYTES: usize = 64 << 10;
 /// `/proc/sys/fs/pipe-max-size`.
 const PIPE_BYTES_MAX: usize = 1 << 20;
 
@@ -104,16 +102,16 @@ fn make_pipe(call: &mut Call<'_, '_>, address: u64, flags: i32) -> CallResult {
 pub(crate) fn capacity(call: &mut Call<'_, '_>, fd: i32, new: Option<u64>) -> Result<i32, Errno> {
     let Object::Pollable(id) = call.process.files.open_file(fd)?.object else { return Err(Errno::EBADF) };
     let pollables = &mut call.process.pollables;
-    let (Some(PollableKind::PipeReader(queue) | PollableKind::PipeWriter(queue)), Some(new)) =
-        (pollables.kind(id), new)
+    let Some(PollableKind::PipeReader(queue) | PollableKind::PipeWriter(queue) | PollableKind::PipeBoth(queue)) =
+        pollables.kind(id)
     else {
-        let Some(PollableKind::PipeReader(queue) | PollableKind::PipeWriter(queue)) = pollables.kind(id) else {
-            return Err(Errno::EBADF);
-        };
-        let capacity = pollables.queue(*queue).map_or(0, |queue| queue.capacity);
-        return Ok(i32::try_from(capacity).unwrap_or(i32::MAX));
+        return Err(Errno::EBADF);
     };
     let queue = *queue;
+    let Some(new) = new else {
+        let capacity = pollables.queue(queue).map_or(0, |queue| queue.capacity);
+        return Ok(i32::try_from(capacity).unwrap_or(i32::MAX));
+    };
     let new = usize::try_from(new & u64::from(u32::MAX)).map_err(|_| Errno::EINVAL)?;
     if new > 1 << 31 {
         return Err(Errno::EINVAL);

@@ -148,7 +148,9 @@ enum Side {
 fn side(call: &Call<'_, '_>, open: &OpenFile, input: bool) -> Result<Side, Errno> {
     let Object::Pollable(id) = open.object else { return Ok(Side::File(open.object.clone())) };
     match call.process.pollables.kind(id) {
-        Some(PollableKind::PipeReader(queue) | PollableKind::PipeWriter(queue)) => Ok(Side::Pipe(*queue)),
+        Some(PollableKind::PipeReader(queue) | PollableKind::PipeWriter(queue) | PollableKind::PipeBoth(queue)) => {
+            Ok(Side::Pipe(*queue))
+        }
         Some(PollableKind::Socket(socket)) if socket.remote.is_none() && socket.kind == libc::SOCK_STREAM => {
             let closed = if input { None } else { socket.output.filter(|_| socket.shut_write || socket.reset) };
             if closed.is_some() {
@@ -240,7 +242,7 @@ pub(crate) fn splice(call: &mut Call<'_, '_>) -> CallResult {
 fn front(call: &Call<'_, '_>, queue: QueueId, len: usize, waits: bool) -> Result<Vec<u8>, Halt> {
     let Some(found) = call.process.pollables.queue(queue) else { return Ok(Vec::new()) };
     let bytes = found.front();
-    if bytes.is_empty() && !found.finished {
+    if bytes.is_empty() && !found.has_ended() {
         return Err(wait_if(waits));
     }
     Ok(bytes.get(..len.min(bytes.len()).min(found.readable())).unwrap_or_default().to_vec())
@@ -318,6 +320,8 @@ pub(crate) fn vmsplice(call: &mut Call<'_, '_>) -> CallResult {
     let Object::Pollable(id) = open.object else { return Err(Errno::EBADF.into()) };
     let reads = match call.process.pollables.kind(id) {
         Some(PollableKind::PipeReader(_)) => true,
+        // As on Linux, what may be written is.
+        Some(PollableKind::PipeBoth(_)) => false,
         Some(PollableKind::PipeWriter(_)) => false,
         _ => return Err(Errno::EBADF.into()),
     };

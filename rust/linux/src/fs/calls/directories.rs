@@ -89,7 +89,8 @@ fn entries(view: FsView<'_>, path: &[u8]) -> Result<BTreeMap<Vec<u8>, DirectoryE
             OverlayEntry::File(_) => libc::DT_REG,
             OverlayEntry::Directory { .. } => libc::DT_DIR,
             OverlayEntry::Link { .. } => libc::DT_LNK,
-            OverlayEntry::Socket { .. } => libc::DT_SOCK,
+            OverlayEntry::Special { kind: libc::S_IFIFO, .. } => libc::DT_FIFO,
+            OverlayEntry::Special { .. } => libc::DT_SOCK,
             OverlayEntry::Gone => {
                 entries.remove(name);
                 continue;

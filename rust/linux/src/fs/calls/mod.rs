@@ -7,6 +7,7 @@ pub(crate) mod descriptors;
 pub(crate) mod directories;
 pub(crate) mod durable;
 pub(crate) mod durable_locks;
+pub(crate) mod fifos;
 pub(crate) mod files;
 pub(crate) mod inotify;
 pub(crate) mod locks;

@@ -6,7 +6,7 @@ use crate::base::errno::Errno;
 use crate::base::halt::Halt;
 use crate::event::look::{LOG_READINESS, Look};
 use crate::event::poll_bits::bits;
-use crate::fs::calls::overlay_mappings;
+use crate::fs::calls::{fifos, overlay_mappings};
 use crate::fs::object::{Object, copy};
 use crate::fs::open_files::OpenFile;
 use crate::fs::view::find::plain;
@@ -68,7 +68,9 @@ impl Object {
             Self::Log(Stream::Stderr) => Attributes::synthetic(3, libc::S_IFIFO | 0o600),
             Self::Text { attributes, .. } | Self::Directory { attributes, .. } => *attributes,
             Self::Host(file) => file.attributes(view.may_block)?,
-            Self::Pollable(id) => view.process.pollables.attributes(*id),
+            Self::Pollable(id) => {
+                fifos::attributes(view.process, *id).unwrap_or_else(|| view.process.pollables.attributes(*id))
+            }
         })
     }
 

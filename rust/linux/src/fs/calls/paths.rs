@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Calls that name a file by its path. Only `crate::fs::view::lookup` resolves paths.
 
-use super::{durable, overlay_mappings, texts, tree};
+use super::{durable, fifos, overlay_mappings, texts, tree};
 use crate::base::arguments::{count, int};
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
@@ -15,6 +15,7 @@ use crate::fs::view::permissions;
 use crate::fs::view::procfs::SyntheticFile;
 use crate::host::attributes::Attributes;
 use crate::kernel::call::Call;
+use crate::kernel::closing;
 use crate::kernel::work_limits;
 
 /// `open(2)`.
@@ -81,7 +82,12 @@ fn open_at(call: &mut Call<'_, '_>, directory: i32, path: u64, flags: i32, mode:
 
 fn install(call: &mut Call<'_, '_>, file: OpenFile, flags: i32) -> CallResult {
     call.process.files.check_held(&file.object)?;
-    let fd = call.process.files.edit().install(file, flags & libc::O_CLOEXEC != 0)?;
+    let object = file.object.clone();
+    let installed = call.process.files.edit().install(file, flags & libc::O_CLOEXEC != 0);
+    if installed.is_err() {
+        closing::forget(call, [object]);
+    }
+    let fd = installed?;
     Ok(fd.unsigned_abs().into())
 }
 
@@ -129,8 +135,13 @@ fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> R
             }
             Object::Memory { id: *id, device: *device }
         }
+        Node::Overlay { entry: OverlayEntry::Special { kind: libc::S_IFIFO, number, .. }, .. }
+            if flags & libc::O_PATH == 0 =>
+        {
+            return fifos::open(call, absolute(path), *number, flags);
+        }
         // A socket can only be connected to.
-        Node::Overlay { entry: OverlayEntry::Socket { .. }, .. } => return Err(Errno::ENXIO.into()),
+        Node::Overlay { entry: OverlayEntry::Special { .. }, .. } => return Err(Errno::ENXIO.into()),
         Node::Overlay { .. } => return Err(Errno::ENOENT.into()),
         Node::Host(_) if attributes.kind() == libc::S_IFREG && durable::place(call.process, path).is_some() => {
             durable::open(call, path, flags & !libc::O_EXCL, None)?

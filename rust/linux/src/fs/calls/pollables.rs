@@ -9,8 +9,9 @@ use crate::event::calls::{counters, notices};
 use crate::fs::calls::inotify;
 use crate::kernel::buffers::{Buffer, total};
 use crate::kernel::call::Call;
+use crate::net::calls::messages;
 use crate::net::calls::receive::Receive;
-use crate::net::calls::transfer::{PIPE_WRITE, receive_bytes, receive_stream, send, send_stream};
+use crate::net::calls::transfer::{PIPE_WRITE, receive_bytes, receive_stream, send_stream};
 use crate::pollables::table::PollableKind;
 
 /// `read(2)` and the like.
@@ -18,7 +19,7 @@ pub(crate) fn read(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
     match call.process.pollables.kind(id).ok_or(Errno::EBADF)? {
         PollableKind::Counter(_) => counters::read_counter(call, id, buffers, nonblocking),
         PollableKind::Timer(_) => counters::read_timer(call, id, buffers, nonblocking),
-        PollableKind::PipeReader(queue) => {
+        PollableKind::PipeReader(queue) | PollableKind::PipeBoth(queue) => {
             let queue = *queue;
             let how = Receive { nonblocking, ..Receive::default() };
             Ok(count(receive_stream(call, id, queue, buffers, how, None)?.len))
@@ -44,11 +45,11 @@ pub(crate) fn read(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
 pub(crate) fn write(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
     match call.process.pollables.kind(id).ok_or(Errno::EBADF)? {
         PollableKind::Counter(_) => counters::write_counter(call, id, buffers, nonblocking),
-        PollableKind::PipeWriter(queue) => {
+        PollableKind::PipeWriter(queue) | PollableKind::PipeBoth(queue) => {
             let queue = *queue;
             send_stream(call, queue, buffers, nonblocking, PIPE_WRITE, None)
         }
-        PollableKind::Socket(_) => send(call, id, buffers, nonblocking),
+        PollableKind::Socket(_) => messages::send(call, id, buffers, nonblocking),
         PollableKind::PipeReader(_) => Err(Errno::EBADF.into()),
         PollableKind::Timer(_)
         | PollableKind::Epoll(_)
@@ -66,7 +67,7 @@ pub(crate) fn readable_bytes(call: &Call<'_, '_>, id: PollableId) -> Result<u64,
         Some(PollableKind::Socket(socket)) if socket.remote.is_some() => {
             socket.stream().map_or(Ok(0), crate::host::sockets::HostStream::readable_bytes)
         }
-        Some(PollableKind::PipeReader(queue) | PollableKind::PipeWriter(queue)) => {
+        Some(PollableKind::PipeReader(queue) | PollableKind::PipeWriter(queue) | PollableKind::PipeBoth(queue)) => {
             Ok(pollables.queue(*queue).map_or(0, |queue| count(queue.len())))
         }
         Some(PollableKind::Socket(socket)) => {

@@ -49,6 +49,16 @@ pub(crate) fn create(call: &mut Call<'_, '_>, path: &[u8], mode: u64) -> Result<
     Ok(id)
 }
 
+/// Makes a FIFO at a plain path where nothing is.
+fn make_fifo(call: &mut Call<'_, '_>, path: &[u8], mode: u64) -> Result<(), Errno> {
+    writable(call.process, path)?;
+    permissions::check_parent(call.process, path)?;
+    let mode = mode_of(call, mode);
+    call.process.overlay.edit().make_special(path, libc::S_IFIFO, mode, now())?;
+    touch_parent(call, path);
+    Ok(())
+}
+
 /// Records that the entries of the directory of `path` have changed.
 fn touch_parent(call: &mut Call<'_, '_>, path: &[u8]) {
     call.process.overlay.edit().touch_directory(parent(path), now());
@@ -416,11 +426,11 @@ pub(crate) fn mknodat(call: &mut Call<'_, '_>) -> CallResult {
     make_node(call, int(directory), path, mode)
 }
 
-/// Only regular files: there are no FIFOs, and no program has the privilege to create devices.
+/// Regular files and FIFOs: no program has the privilege to create devices.
 fn make_node(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64) -> CallResult {
     match int(mode).cast_unsigned() & libc::S_IFMT {
-        0 | libc::S_IFREG => {}
-        libc::S_IFDIR | libc::S_IFIFO | libc::S_IFSOCK | libc::S_IFCHR | libc::S_IFBLK => {
+        0 | libc::S_IFREG | libc::S_IFIFO => {}
+        libc::S_IFDIR | libc::S_IFSOCK | libc::S_IFCHR | libc::S_IFBLK => {
             return Err(Errno::EPERM.into());
         }
         _ => return Err(Errno::EINVAL.into()),
@@ -430,9 +440,18 @@ fn make_node(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64) -> C
     if directory {
         return Err(Errno::ENOENT.into());
     }
+    let is_fifo = int(mode).cast_unsigned() & libc::S_IFMT == libc::S_IFIFO;
     if durable::place(call.process, &path).is_some() {
+        // The host's own programs might open it.
+        if is_fifo {
+            return Err(Errno::EPERM.into());
+        }
         let mode = mode_of(call, mode);
         durable::open(call, &path, libc::O_CREAT | libc::O_EXCL, Some(mode))?;
+        return Ok(0);
+    }
+    if is_fifo {
+        make_fifo(call, &path, mode)?;
         return Ok(0);
     }
     let id = create(call, &path, mode)?;

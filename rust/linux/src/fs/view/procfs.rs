@@ -6,8 +6,10 @@
 //! takes precedence over those of `/etc`.
 
 use crate::base::identity::PID;
+use crate::fs::mounts::Mount;
 use crate::fs::object::Object;
 use crate::host::attributes::Attributes;
+use crate::kernel::hosts;
 use crate::kernel::process::Process;
 
 /// A synthetic file.
@@ -112,7 +114,7 @@ const FILES: &[(&str, SyntheticFile)] = &[
     ("/etc/nsswitch.conf", SyntheticFile::Text(Text::Fixed("passwd: files\ngroup: files\nhosts: files dns\n"))),
     ("/etc/passwd", SyntheticFile::Text(Text::Fixed("root:x:0:0:root:/:/bin/false\nmayfly:x:1000:1000:mayfly:/tmp:/bin/false\n"))),
     ("/etc/protocols", SyntheticFile::Text(Text::Fixed(super::etc::PROTOCOLS))),
-    ("/etc/resolv.conf", SyntheticFile::Text(Text::Fixed("# There are no name servers.\noptions timeout:1 attempts:1\n"))),
+    ("/etc/resolv.conf", SyntheticFile::Text(Text::Fixed("nameserver 127.0.0.53\noptions timeout:1 attempts:1\n"))),
     ("/etc/services", SyntheticFile::Text(Text::Fixed(super::etc::SERVICES))),
     ("/proc/2/auxv", SyntheticFile::Text(Text::Auxv)),
     ("/proc/2/cgroup", SyntheticFile::Text(Text::Fixed("0::/\n"))),
@@ -262,10 +264,15 @@ fn find_in_thread(process: &Process, rest: &[u8]) -> Option<SyntheticFile> {
     }
 }
 
-/// Whether the synthetic file at `path` takes precedence over a mount's: no other `/etc/hosts` has the names that the
-/// program may connect to.
+/// Whether the synthetic file at `path` takes precedence over a mount's: `/etc/hosts`, which has what a mount's file
+/// has, and more; `/etc/resolv.conf`, since the program reaches no other name server. In a writable mount they are the
+/// program's, unless it could not find the names that it may connect to.
 pub(crate) fn is_first(process: &Process, path: &[u8]) -> bool {
-    path == b"/etc/hosts" && process.shared.network.has_names()
+    if path != hosts::PATH && path != b"/etc/resolv.conf" {
+        return false;
+    }
+    let is_writable = |mount: &Mount| mount.writable || mount.durable.is_some();
+    process.shared.network.has_names() || process.shared.mounts.find(path).is_none_or(|(mount, _)| !is_writable(mount))
 }
 
 /// The names in the directory `path` that are synthetic or lead to a mount, with their type.
@@ -322,7 +329,7 @@ impl SyntheticFile {
                 let size = match text {
                     Text::Fixed(text) if path.starts_with(b"/etc/") => text.len() as u64,
                     Text::Zone => super::etc::zone().len() as u64,
-                    Text::Hosts => process.shared.network.hosts().len() as u64,
+                    Text::Hosts => process.shared.hosts.len() as u64,
                     _ => 0,
                 };
                 return Attributes {
@@ -350,7 +357,7 @@ impl SyntheticFile {
             Self::Descriptor(fd) => {
                 let open = process.files.open_file(fd).ok()?;
                 Some(match open.object {
-                    Object::Pollable(id) => process.pollables.path(id),
+                    Object::Pollable(id) if process.pollables.fifo_number(id).is_none() => process.pollables.path(id),
                     _ => open.path.to_vec(),
                 })
             }

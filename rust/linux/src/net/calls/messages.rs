@@ -2,13 +2,14 @@
 //! `send(2)`, `recv(2)` and the like, and `sendfile(2)`.
 
 use super::sockets::{read_address, socket_of, write_address};
-use super::{names, netlink, remote, rights, transfer};
+use super::{datagrams, netlink, remote, rights, transfer};
 use crate::base::arguments::{count, int};
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt, Wait};
 use crate::base::ids::PollableId;
+use crate::event::queue::Sender;
 use crate::fs::object::Object;
-use crate::kernel::buffers::{self, Buffer, TRANSFER_MAX, read_vectors};
+use crate::kernel::buffers::{Buffer, TRANSFER_MAX, read_vectors};
 use crate::kernel::call::Call;
 use crate::net::address::Address;
 use crate::net::calls::receive::Receive;
@@ -42,7 +43,12 @@ fn read_header(call: &mut Call<'_, '_>, at: u64) -> Result<Header, Halt> {
     Ok(Header { at, name, name_len, vectors, vector_count, control, control_len })
 }
 
-/// Sends to the socket's peer. A datagram socket may send to `to` instead; such datagrams are dropped.
+/// Sends to the socket's peer: `write(2)` and the like.
+pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
+    send_to(call, id, None, buffers, nonblocking)
+}
+
+/// Sends to the socket's peer. A datagram socket may send to `to` instead.
 fn send_to(
     call: &mut Call<'_, '_>,
     id: PollableId,
@@ -54,21 +60,14 @@ fn send_to(
     if socket.domain == libc::AF_NETLINK {
         return netlink::send(call, id, buffers);
     }
-    match to {
-        Some(_) if !socket.is_datagram() => {
-            // A stream socket ignores the address, except that a Unix one must not be given any.
-            if socket.is_unix() && socket.kind == libc::SOCK_STREAM {
-                return Err(if socket.is_connected() { Errno::EISCONN } else { Errno::EOPNOTSUPP }.into());
-            }
-            transfer::send(call, id, buffers, nonblocking)
-        }
-        Some(to @ Address::Unix(_)) => Err(names::no_receiver(call, &to)?.into()),
-        Some(address) if !address.is_loopback() && !address.is_any() => Err(Errno::ENETUNREACH.into()),
-        Some(_) if buffers::total(buffers) > count(transfer::DATAGRAM_MAX) => Err(Errno::EMSGSIZE.into()),
-        // No socket has that port, and an unconnected sender never learns that.
-        Some(_) => Ok(buffers::total(buffers).min(TRANSFER_MAX)),
-        None => transfer::send(call, id, buffers, nonblocking),
+    if socket.is_datagram() {
+        return datagrams::send(call, id, to, buffers, nonblocking, Vec::new());
     }
+    // A stream socket ignores the address, except that a Unix one must not be given any.
+    if to.is_some() && socket.is_unix() && socket.kind == libc::SOCK_STREAM {
+        return Err(if socket.is_connected() { Errno::EISCONN } else { Errno::EOPNOTSUPP }.into());
+    }
+    transfer::send(call, id, buffers, nonblocking)
 }
 
 fn check_send_flags(flags: i32) -> Result<(), Errno> {
@@ -98,7 +97,7 @@ fn send_message(call: &mut Call<'_, '_>, fd: u64, message: u64, flags: i32) -> C
     let header = read_header(call, message)?;
     let buffers = read_vectors(call, header.vectors, header.vector_count)?;
     let socket = call.process.pollables.socket(id)?;
-    let (domain, unix) = (socket.domain, socket.is_unix());
+    let (domain, unix, datagram) = (socket.domain, socket.is_unix(), socket.is_datagram());
     let output = socket.output;
     // Streams of other families ignore control messages.
     let sent = if unix { rights::read(call, header.control, header.control_len)? } else { Vec::new() };
@@ -108,6 +107,9 @@ fn send_message(call: &mut Call<'_, '_>, fd: u64, message: u64, flags: i32) -> C
         name => Some(read_address(call, domain, name, header.name_len)?),
     };
     let nonblocking = nonblocking || flags & libc::MSG_DONTWAIT != 0;
+    if unix && datagram {
+        return datagrams::send(call, id, to, &buffers, nonblocking, sent);
+    }
     // Descriptors are attached to the first part of the data.
     let Some(queue) = output.filter(|_| !sent.is_empty() && call.progress() == 0) else {
         return send_to(call, id, to, &buffers, nonblocking);
@@ -135,9 +137,11 @@ fn receive_how(flags: i32, nonblocking: bool) -> Result<Receive, Errno> {
 }
 
 /// The sender's address, for `recvfrom`. Streams return none, unless the peer is bound to a name.
-fn sender(call: &Call<'_, '_>, id: PollableId) -> Vec<u8> {
+fn sender(call: &Call<'_, '_>, id: PollableId, of_message: Option<Sender>) -> Vec<u8> {
+    if let Some(sender) = of_message {
+        return sender.to_vec();
+    }
     match call.process.pollables.socket(id) {
-        Ok(socket) if socket.domain == libc::AF_NETLINK => netlink::address(0),
         Ok(socket) if socket.is_unix() && matches!(socket.peer, Address::Unix(_)) => socket.peer.encode(socket.domain),
         _ => Vec::new(),
     }
@@ -148,12 +152,13 @@ pub(crate) fn recvfrom(call: &mut Call<'_, '_>) -> CallResult {
     let [fd, address, len, flags, name, name_len] = call.args;
     let (id, nonblocking) = socket_of(call, fd)?;
     let how = receive_how(int(flags), nonblocking)?;
-    let received = transfer::receive_bytes(call, id, &[Buffer { address, len }], how)?;
+    let received = transfer::receive(call, id, &[Buffer { address, len }], how)?;
+    transfer::close_unclaimed(call, received.open);
     if name != 0 && name_len != 0 {
-        let from = sender(call, id);
+        let from = sender(call, id, received.sender);
         write_address(call, &from, name, name_len)?;
     }
-    Ok(count(received))
+    Ok(count(received.len))
 }
 
 /// `recvmsg(2)`.
@@ -196,7 +201,7 @@ fn receive_message(call: &mut Call<'_, '_>, fd: u64, message: u64, flags: i32) -
     }
     let field = |offset: u64| header.at.checked_add(offset).ok_or(Errno::EFAULT);
     if header.name != 0 {
-        let from = sender(call, id);
+        let from = sender(call, id, received.sender);
         let room = usize::try_from(header.name_len).unwrap_or(0).min(from.len());
         call.user().write(header.name, from.get(..room).unwrap_or_default())?;
         call.user().write(field(8)?, &u32::try_from(from.len()).unwrap_or(0).to_le_bytes())?;
@@ -278,8 +283,8 @@ pub(crate) fn sendfile(call: &mut Call<'_, '_>) -> CallResult {
         return file_sent(call, from, offset_at, start, done);
     }
     let (queue, reset) = match call.process.pollables.kind(id) {
-        Some(PollableKind::PipeWriter(queue)) => (*queue, false),
-        Some(PollableKind::Socket(socket)) => {
+        Some(PollableKind::PipeWriter(queue) | PollableKind::PipeBoth(queue)) => (*queue, false),
+        Some(PollableKind::Socket(socket)) if socket.kind == libc::SOCK_STREAM => {
             (socket.output.ok_or(Errno::ENOTCONN)?, socket.shut_write || socket.reset)
         }
         _ => return Err(Errno::EINVAL.into()),

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The handlers of system calls.
 
+pub(crate) mod datagrams;
 pub(crate) mod interfaces;
 pub(crate) mod messages;
 pub(crate) mod names;

@@ -53,7 +53,7 @@ pub(crate) fn make(call: &mut Call<'_, '_>, address: &Address) -> Result<Option<
     permissions::check_parent(call.process, &found.path)?;
     let mode = MODE & !call.process.resources.umask;
     let overlay = call.process.overlay.edit();
-    let number = overlay.make_socket(&found.path, mode, now())?;
+    let number = overlay.make_special(&found.path, libc::S_IFSOCK, mode, now())?;
     overlay.touch_directory(permissions::parent(&found.path), now());
     Ok(Some((found.path, number)))
 }
@@ -64,29 +64,45 @@ pub(crate) fn undo(call: &mut Call<'_, '_>, path: &[u8]) {
     let _ = call.process.overlay.edit().remove(path, false);
 }
 
-/// The listener at `address`, for sockets of this kind; `None` if there is nothing there. To connect, the program must
-/// be permitted to write to the socket's file.
-pub(crate) fn listener(call: &Call<'_, '_>, kind: i32, address: &Address) -> Result<Option<PollableId>, Errno> {
+/// The socket whose file is at `address`; `None`: there is no file. To reach the socket, the program must be permitted
+/// to write to its file.
+fn at_file(call: &Call<'_, '_>, kind: i32, address: &Address) -> Result<Option<PollableId>, Errno> {
     let pollables = &call.process.pollables;
     let found = path(address).map(|path| find_name(call, path, true)).transpose()?.flatten();
-    let Some(Found { path, node: Some(node), .. }) = found else { return Ok(pollables.listener(kind, address)) };
+    let Some(Found { path, node: Some(node), .. }) = found else { return Ok(None) };
     permissions::check(call.process, &path, &node, permissions::WRITE)?;
     match node {
-        Node::Overlay { entry: OverlayEntry::Socket { number, .. }, .. } => {
+        Node::Overlay { entry: OverlayEntry::Special { kind: libc::S_IFSOCK, number, .. }, .. } => {
             let named = |id: &PollableId| pollables.socket(*id).is_ok_and(|socket| socket.node == Some(number));
-            let id = pollables.listeners.iter().copied().find(named).ok_or(Errno::ECONNREFUSED)?;
+            let id = pollables.ids().find(named).ok_or(Errno::ECONNREFUSED)?;
             if pollables.socket(id)?.kind == kind { Ok(Some(id)) } else { Err(Errno::EPROTOTYPE) }
         }
         _ => Err(Errno::ECONNREFUSED),
     }
 }
 
-/// The error of a datagram to `address`, which no socket receives: whether there is a file at a path shows.
-pub(crate) fn no_receiver(call: &Call<'_, '_>, address: &Address) -> Result<Errno, Errno> {
-    let is_path = path(address).is_some();
-    match listener(call, libc::SOCK_DGRAM, address) {
-        Ok(_) => Ok(if is_path { Errno::ENOENT } else { Errno::ECONNREFUSED }),
-        Err(Errno::NOT_HERE) => Err(Errno::NOT_HERE),
-        Err(error) => Ok(error),
+/// The listener at `address`, for sockets of this kind; `None` if there is nothing there.
+pub(crate) fn listener(call: &Call<'_, '_>, kind: i32, address: &Address) -> Result<Option<PollableId>, Errno> {
+    let pollables = &call.process.pollables;
+    match at_file(call, kind, address)? {
+        Some(id) if pollables.socket(id)?.is_listening() => Ok(Some(id)),
+        Some(_) => Err(Errno::ECONNREFUSED),
+        None => Ok(pollables.listener(kind, address)),
     }
+}
+
+/// The Unix socket that receives datagrams at `address`.
+pub(crate) fn receiver(call: &Call<'_, '_>, address: &Address) -> Result<PollableId, Errno> {
+    if !matches!(address, Address::Unix(_)) {
+        return Err(Errno::EINVAL);
+    }
+    if let Some(id) = at_file(call, libc::SOCK_DGRAM, address)? {
+        return Ok(id);
+    }
+    let pollables = &call.process.pollables;
+    let has_name = |id: &PollableId| {
+        pollables.socket(*id).is_ok_and(|it| it.is_datagram() && it.node.is_none() && it.local == *address)
+    };
+    let none = if path(address).is_some() { Errno::ENOENT } else { Errno::ECONNREFUSED };
+    pollables.ids().find(has_name).ok_or(none)
 }

@@ -55,11 +55,8 @@ pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer]) 
     if pollables.room(queue) < answer.len() {
         return Err(Errno::ENOBUFS.into());
     }
-    pollables.write(queue, answer.len(), |room| {
-        room.copy_from_slice(&answer);
-        Ok::<(), Errno>(())
-    })?;
-    pollables.note_written(queue, Some(answer.len()));
+    pollables.write_bytes(queue, &answer);
+    pollables.note_message(queue, answer.len(), address(0).into());
     call.note_change();
     Ok(buffers::total(buffers))
 }

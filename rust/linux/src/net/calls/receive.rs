@@ -5,6 +5,7 @@ use crate::base::clock;
 use crate::base::errno::Errno;
 use crate::base::halt::Halt;
 use crate::base::ids::{OpenId, PollableId};
+use crate::event::queue::Sender;
 use crate::kernel::call::Call;
 
 /// Options of a receive.
@@ -26,6 +27,8 @@ pub(crate) struct Received {
     pub(crate) len: usize,
     /// A message was longer than the buffers.
     pub(crate) truncated: bool,
+    /// The sender of a message.
+    pub(crate) sender: Option<Sender>,
     /// Received descriptors. A reference is held to each until it is installed or closed.
     pub(crate) open: Vec<OpenId>,
 }

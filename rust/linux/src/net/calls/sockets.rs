@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Creates and connects sockets: see `pollables/socket.rs`, and `remote.rs` for remote connections.
+//! Creates and connects sockets: see `pollables/socket.rs`, `datagrams.rs`, and `remote.rs` for remote connections.
 
-use super::{names, netlink, remote};
+use super::{datagrams, names, netlink, remote};
 use crate::base::arguments::int;
 use crate::base::clock::is_over;
 use crate::base::errno::Errno;
@@ -13,8 +13,9 @@ use crate::event::events::Event;
 use crate::fs::object::Object;
 use crate::kernel::call::Call;
 use crate::net::address::Address;
+use crate::net::resolver;
 use crate::net::socket::{CONNECTION_BYTES, Phase, Socket};
-use crate::pollables::table::PollableKind;
+use crate::pollables::table::{PollableKind, Pollables};
 
 /// Size of `struct sockaddr_storage`.
 const ADDRESS_BYTES_MAX: u64 = 128;
@@ -88,7 +89,11 @@ pub(crate) fn socketpair(call: &mut Call<'_, '_>) -> CallResult {
     let pollables = call.process.pollables.edit();
     let ids = [(); 2].map(|()| pollables.add(PollableKind::Socket(Box::new(Socket::new(domain, kind, 0)))));
     let [one, other] = ids;
-    pollables.join(one, other, CONNECTION_BYTES);
+    if kind == libc::SOCK_DGRAM {
+        pollables.pair_up(one, other)?;
+    } else {
+        pollables.join(one, other, CONNECTION_BYTES);
+    }
     let status = libc::O_RDWR | flags & libc::SOCK_NONBLOCK;
     install_pair(call, address, ids, [status; 2], flags & libc::SOCK_CLOEXEC != 0)
 }
@@ -207,7 +212,7 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
     let (id, nonblocking) = socket_of(call, fd)?;
     let socket = call.process.pollables.socket(id)?;
     let (domain, kind, unix, datagram) = (socket.domain, socket.kind, socket.is_unix(), socket.is_datagram());
-    let unspecified = len >= 2 && !unix && call.user().read_array::<2>(address)? == [0, 0];
+    let unspecified = len >= 2 && (!unix || datagram) && call.user().read_array::<2>(address)? == [0, 0];
     if unspecified {
         return disconnect(call, id);
     }
@@ -216,10 +221,12 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
         // The peer of a netlink socket is always the kernel.
         return Ok(0);
     }
+    if datagram {
+        return datagrams::connect(call, id, to);
+    }
     call.process.poll_remotes();
     let socket = call.process.pollables.socket(id)?;
     match socket.phase {
-        Phase::Connected if datagram && !unix => {}
         Phase::Connected if socket.connecting => {
             call.process.pollables.edit().socket_mut(id)?.connecting = false;
             return Ok(0);
@@ -234,9 +241,6 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
     if let Some(error) = crate::net::calls::receive::take_error(call, id) {
         return Err(error.into());
     }
-    if datagram {
-        return connect_datagrams(call, id, to);
-    }
     // A socket for IPv6 alone has no way to IPv4 addresses.
     if to.is_mapped() && call.process.pollables.socket(id)?.is_for_v6_alone() {
         return Err(Errno::ENETUNREACH.into());
@@ -245,10 +249,20 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
     if let Some(target) = remote::find(call, &to) {
         return remote::connect(call, id, to, target, nonblocking);
     }
-    let to = if to.is_any() { own_loopback(domain, &to, to.port().unwrap_or(0)) } else { to };
-    let Some(listener) = names::listener(call, kind, &to)?.filter(|_| is_own(&to)) else {
-        return connect_unreachable(call, id, &to, nonblocking);
-    };
+    let to = if to.is_any() { to.loopback_beside(domain, to.port().unwrap_or(0)) } else { to };
+    let listener = names::listener(call, kind, &to)?.filter(|_| is_own(&to));
+    let has_address = |listener| call.process.pollables.socket(listener).is_ok_and(|socket| !socket.local.is_any());
+    // The name server is at this very address, unless a socket of the program is.
+    if to.of_network().is_some()
+        && to.of_network() == resolver::ADDRESS.of_network()
+        && !listener.is_some_and(has_address)
+    {
+        let pollables = call.process.pollables.edit();
+        take_address(pollables, id, &to)?;
+        pollables.connect_to_resolver(id)?;
+        return connected(call, id, to, nonblocking);
+    }
+    let Some(listener) = listener else { return connect_unreachable(call, id, &to, nonblocking) };
     let timeout = call.process.pollables.socket(id)?.send_timeout_ns;
     if call.process.pollables.is_full(listener) {
         let until_ns = crate::net::calls::receive::deadline(call, timeout)?;
@@ -258,16 +272,29 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Wait { call: "connect", until_ns, look_ns: None }.into());
     }
     let pollables = call.process.pollables.edit();
-    // A socket without an address of its own gets this machine's.
-    if !unix && let Some(port) = pollables.port_without_address(id)? {
-        pollables.socket_mut(id)?.local = own_loopback(domain, &to, port);
-    }
+    take_address(pollables, id, &to)?;
     let own = pollables.socket(id)?.local.clone();
     let other_domain = pollables.socket(listener)?.domain;
     let accepted =
         pollables.queue_connection(listener, to.clone().in_family(other_domain), own.in_family(other_domain))?;
     pollables.join(id, accepted, CONNECTION_BYTES);
+    connected(call, id, to, nonblocking)
+}
+
+/// Gives a socket that connects, and has no address of its own, this machine's.
+fn take_address(pollables: &mut Pollables, id: PollableId, to: &Address) -> Result<(), Errno> {
+    let (domain, is_unix) = (pollables.socket(id)?.domain, pollables.socket(id)?.is_unix());
+    if !is_unix && let Some(port) = pollables.port_without_address(id)? {
+        pollables.socket_mut(id)?.local = to.loopback_beside(domain, port);
+    }
+    Ok(())
+}
+
+/// Ends a connect that has found its peer in this machine.
+fn connected(call: &mut Call<'_, '_>, id: PollableId, to: Address, nonblocking: bool) -> CallResult {
+    let pollables = call.process.pollables.edit();
     let socket = pollables.socket_mut(id)?;
+    let unix = socket.is_unix();
     socket.peer = to;
     socket.failed = false;
     socket.connecting = nonblocking && !unix;
@@ -275,14 +302,6 @@ pub(crate) fn connect(call: &mut Call<'_, '_>) -> CallResult {
     call.note_change();
     // The connection is established at once, but a non-blocking call reports that later.
     if nonblocking && !unix { Err(Errno::EINPROGRESS.into()) } else { Ok(0) }
-}
-
-/// The loopback address of the family in which `to` is written: ::1, or 127.0.0.1 in this family.
-fn own_loopback(domain: i32, to: &Address, port: u16) -> Address {
-    match to {
-        Address::V6(..) if !to.is_mapped() => Address::loopback_6(port),
-        _ => Address::loopback(domain, port),
-    }
 }
 
 /// Whether an address may be one of the program's own.
@@ -314,32 +333,11 @@ fn connect_unreachable(call: &mut Call<'_, '_>, id: PollableId, to: &Address, no
     }
 }
 
-/// Sets the peer of datagrams, which are dropped.
-fn connect_datagrams(call: &mut Call<'_, '_>, id: PollableId, to: Address) -> CallResult {
-    match &to {
-        Address::Unix(_) => return Err(names::no_receiver(call, &to)?.into()),
-        Address::Unnamed => return Err(Errno::EINVAL.into()),
-        address if !address.is_loopback() && !address.is_any() => return Err(Errno::ENETUNREACH.into()),
-        _ => {}
-    }
-    let pollables = call.process.pollables.edit();
-    let domain = pollables.socket(id)?.domain;
-    if let Some(port) = pollables.port_without_address(id)? {
-        pollables.socket_mut(id)?.local = own_loopback(domain, &to, port);
-    }
-    let socket = pollables.socket_mut(id)?;
-    socket.peer = to;
-    socket.phase = Phase::Connected;
-    Ok(0)
-}
-
-/// AF_UNSPEC: a datagram socket forgets its peer.
+/// AF_UNSPEC: only a datagram socket can be separated from its peer.
 fn disconnect(call: &mut Call<'_, '_>, id: PollableId) -> CallResult {
-    let socket = call.process.pollables.edit().socket_mut(id)?;
+    let socket = call.process.pollables.socket(id)?;
     if socket.is_datagram() {
-        socket.phase = Phase::Idle;
-        socket.peer = Address::any(socket.domain);
-        return Ok(0);
+        return datagrams::disconnect(call, id);
     }
     Err(if socket.is_connected() { Errno::EOPNOTSUPP } else { Errno::EINVAL }.into())
 }
@@ -385,7 +383,8 @@ pub(crate) fn shutdown(call: &mut Call<'_, '_>) -> CallResult {
     if call.process.pollables.socket(id)?.remote.is_some() {
         return remote::shut_down(call, id, read, write);
     }
-    call.process.pollables.edit().shut_down(id, read, write)?;
+    let result = call.process.pollables.edit().shut_down(id, read, write);
+    // Threads may wait for it even if there is no peer.
     call.note_change();
-    Ok(0)
+    Ok(result.map(|()| 0)?)
 }

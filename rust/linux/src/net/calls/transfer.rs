@@ -12,6 +12,7 @@ use crate::base::halt::{CallResult, Halt, Wait};
 use crate::base::ids::{OpenId, PollableId, QueueId};
 use crate::base::pages::PAGE_BYTES;
 use crate::event::events::Event;
+use crate::event::queue::Sender;
 use crate::kernel::buffers::{Buffer, TRANSFER_MAX, behind, total};
 use crate::kernel::call::Call;
 use crate::kernel::closing;
@@ -99,12 +100,12 @@ fn receive_nothing(call: &mut Call<'_, '_>, id: PollableId, how: Receive, timeou
     if let Some(error) = take_error(call, id) {
         return Err(error.into());
     }
-    if call.process.pollables.socket(id)?.shut_read {
-        return Ok(Received::default());
-    }
     let until_ns = deadline(call, timeout)?;
     if how.nonblocking || is_over(until_ns) {
         return Err(Errno::EAGAIN.into());
+    }
+    if call.process.pollables.socket(id)?.shut_read {
+        return Ok(Received::default());
     }
     Err(Wait { call: "recv", until_ns, look_ns: None }.into())
 }
@@ -129,7 +130,7 @@ pub(crate) fn receive_stream(
     }
     let enough = if how.all && !how.peek { got == wanted } else { done > 0 };
     if enough || wanted == 0 || !open.is_empty() {
-        return Ok(Received { len: done, truncated: false, open });
+        return Ok(Received { len: done, open, ..Received::default() });
     }
     if done == 0
         && let Some(error) = take_error(call, id)
@@ -138,7 +139,7 @@ pub(crate) fn receive_stream(
     }
     let state = call.process.pollables.queue(queue);
     let shut = call.process.pollables.socket(id).is_ok_and(|socket| socket.shut_read);
-    if shut || state.is_none_or(|queue| queue.finished) {
+    if shut || state.is_none_or(crate::event::queue::Queue::has_ended) {
         return Ok(Received::bytes(done));
     }
     if how.nonblocking || is_over(until_ns) {
@@ -155,29 +156,47 @@ fn receive_message(
     how: Receive,
     until_ns: Option<u64>,
 ) -> Result<Received, Halt> {
+    let datagram = call.process.pollables.socket(id)?.is_datagram();
+    if datagram && let Some(error) = take_error(call, id) {
+        return Err(error.into());
+    }
     let found = call.process.pollables.queue(queue).ok_or(Errno::EBADF)?;
     if !found.is_empty() {
-        let size = found.next_len();
+        let (size, sender) = (found.next_len(), found.next_sender());
         let wanted = usize::try_from(total(buffers)).unwrap_or(usize::MAX).min(size);
-        copy_out(call, queue, buffers, 0, wanted, false)?;
+        let copied = copy_out(call, queue, buffers, 0, wanted, false);
+        if let Err(halt) = copied {
+            // As on Linux, a message that cannot be written to the program's buffers is lost.
+            if matches!(halt, Halt::Errno(Errno::EFAULT)) && datagram && !how.peek {
+                let open = attached(call, queue, 0, false);
+                call.process.pollables.edit().take(queue, 0);
+                call.note_change();
+                close_unclaimed(call, open);
+            }
+            return Err(halt);
+        }
         let open = attached(call, queue, 0, how.peek);
         if !how.peek {
             call.process.pollables.edit().take(queue, 0);
             call.note_change();
         }
         let len = if how.truncate { size } else { wanted };
-        return Ok(Received { len, truncated: wanted < size, open });
+        return Ok(Received { len, truncated: wanted < size, sender, open });
     }
     let finished = found.finished;
     if let Some(error) = take_error(call, id) {
         return Err(error.into());
     }
-    let socket = call.process.pollables.socket(id)?;
-    if socket.shut_read || (finished && !socket.is_datagram()) {
+    let shut_read = call.process.pollables.socket(id)?.shut_read;
+    if !datagram && (shut_read || finished) {
         return Ok(Received::default());
     }
     if how.nonblocking || is_over(until_ns) {
         return Err(Errno::EAGAIN.into());
+    }
+    // Of datagram sockets, only a call that would wait notices it.
+    if shut_read {
+        return Ok(Received::default());
     }
     Err(Wait { call: "recv", until_ns, look_ns: None }.into())
 }
@@ -218,17 +237,18 @@ fn copy_out(
     Ok(done)
 }
 
-/// Sends to a socket's peer.
+/// Sends to the peer of a connection.
 pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], nonblocking: bool) -> CallResult {
     remote::refresh(call, id);
     let socket = call.process.pollables.socket(id)?;
     if socket.remote.is_some() {
         return remote::send(call, id, buffers, nonblocking);
     }
-    let (unix, datagram, reset, shut) = (socket.is_unix(), socket.is_datagram(), socket.reset, socket.shut_write);
+    let (unix, reset, shut) = (socket.is_unix(), socket.reset, socket.shut_write);
+    let sender = socket.local.as_sender(socket.domain);
     let (timeout, connected) = (socket.send_timeout_ns, socket.is_connected());
     let Some(queue) = socket.output else {
-        return send_unconnected(call, id, buffers);
+        return send_unconnected(call, id);
     };
     let ended = socket.error.is_some() || shut || call.process.pollables.queue(queue).is_none_or(|queue| queue.refused);
     if ended && call.progress() > 0 {
@@ -247,9 +267,6 @@ pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
     let found = call.process.pollables.queue(queue);
     let messages = found.is_some_and(crate::event::queue::Queue::has_messages);
     if found.is_none_or(|queue| queue.refused) {
-        if datagram {
-            return Err(Errno::ECONNREFUSED.into());
-        }
         if unix || reset {
             return Err(Errno::EPIPE.into());
         }
@@ -262,46 +279,26 @@ pub(crate) fn send(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer], 
     }
     let until = deadline(call, timeout)?;
     if messages {
-        send_message(call, queue, buffers, nonblocking, until)
+        send_message(call, queue, buffers, sender, nonblocking, until)
     } else {
         send_stream(call, queue, buffers, nonblocking, "send", until)
     }
 }
 
 /// Sends on a socket without a connection.
-fn send_unconnected(call: &mut Call<'_, '_>, id: PollableId, buffers: &[Buffer]) -> CallResult {
-    let socket = call.process.pollables.socket(id)?;
-    let (unix, datagram) = (socket.is_unix(), socket.is_datagram());
-    if let Some(error) = take_error(call, id) {
-        return Err(error.into());
-    }
-    let socket = call.process.pollables.socket(id)?;
-    match (datagram, unix) {
-        // To a port of this machine that no socket has.
-        (true, false) if socket.is_connected() => {
-            let size = total(buffers);
-            if size > count(DATAGRAM_MAX) {
-                return Err(Errno::EMSGSIZE.into());
-            }
-            let pollables = call.process.pollables.edit();
-            pollables.socket_mut(id)?.error = Some(Errno::ECONNREFUSED);
-            pollables.record_event(id, Event::State);
-            call.note_change();
-            Ok(size)
-        }
-        (true, false) => Err(Errno::EDESTADDRREQ.into()),
-        (_, true) => Err(Errno::ENOTCONN.into()),
-        (false, false) => Err(Errno::EPIPE.into()),
+fn send_unconnected(call: &mut Call<'_, '_>, id: PollableId) -> CallResult {
+    let unix = call.process.pollables.socket(id)?.is_unix();
+    match take_error(call, id) {
+        Some(error) => Err(error.into()),
+        None => Err(if unix { Errno::ENOTCONN } else { Errno::EPIPE }.into()),
     }
 }
-
-/// Largest datagram.
-pub(crate) const DATAGRAM_MAX: usize = 65_507;
 
 fn send_message(
     call: &mut Call<'_, '_>,
     queue: QueueId,
     buffers: &[Buffer],
+    sender: Sender,
     nonblocking: bool,
     until_ns: Option<u64>,
 ) -> CallResult {
@@ -312,8 +309,7 @@ fn send_message(
         return Err(Errno::EMSGSIZE.into());
     }
     let size = usize::try_from(size).unwrap_or(0);
-    let room = call.process.pollables.room(queue);
-    if room == 0 || room < size {
+    if !call.process.pollables.has_room_for(queue, size) {
         call.process.pollables.edit().note_starved(queue);
         if nonblocking || is_over(until_ns) {
             return Err(Errno::EAGAIN.into());
@@ -325,7 +321,7 @@ fn send_message(
         call.process.pollables.edit().undo_write(queue, done);
         return Err(Errno::EFAULT.into());
     }
-    call.process.pollables.edit().note_written(queue, Some(size));
+    call.process.pollables.edit().note_message(queue, size, sender);
     call.note_change();
     Ok(count(size))
 }
@@ -365,7 +361,7 @@ pub(crate) fn send_stream(
             Ok(0) => {}
             Ok(copied) => {
                 done = done.saturating_add(copied);
-                call.process.pollables.edit().note_written(queue, None);
+                call.process.pollables.edit().note_written(queue);
                 call.note_change();
                 if copied < part {
                     return Ok(count(done));
@@ -393,7 +389,7 @@ pub(crate) fn send_stream(
 
 /// Copies up to `wanted` bytes from the buffers, skipping their first `skip` bytes, to the back of a queue; returns the
 /// number of bytes. Fails if the first byte cannot be read.
-fn copy_in(
+pub(crate) fn copy_in(
     call: &mut Call<'_, '_>,
     queue: QueueId,
     buffers: &[Buffer],
@@ -423,20 +419,29 @@ fn copy_in(
     Ok(done)
 }
 
+/// The first `size` bytes of the buffers.
+pub(crate) fn gather(call: &mut Call<'_, '_>, buffers: &[Buffer], size: usize) -> Result<Vec<u8>, Halt> {
+    let mut bytes = vec![0; size];
+    let mut rest = bytes.as_mut_slice();
+    for (address, len) in behind(buffers, 0) {
+        let (part, more) = rest.split_at_mut(len.min(rest.len()));
+        call.user().read(address, part)?;
+        rest = more;
+    }
+    Ok(bytes)
+}
+
 /// Sends bytes of the host's memory; returns their number. Those without space in a blocking socket's queue are not
 /// sent.
 pub(crate) fn send_bytes(call: &mut Call<'_, '_>, queue: QueueId, bytes: &[u8]) -> usize {
     let part = bytes.get(..call.process.pollables.room(queue).min(bytes.len())).unwrap_or_default();
     let pollables = call.process.pollables.edit();
-    let filled: Result<(), std::convert::Infallible> = pollables.write(queue, part.len(), |room| {
-        room.copy_from_slice(part);
-        Ok(())
-    });
-    if part.is_empty() || filled.is_err() {
+    if part.is_empty() {
         pollables.note_starved(queue);
         return 0;
     }
-    pollables.note_written(queue, None);
+    pollables.write_bytes(queue, part);
+    pollables.note_written(queue);
     call.note_change();
     part.len()
 }

@@ -7,15 +7,16 @@ mod process;
 mod system;
 
 use crate::base::errno::Errno;
-use crate::fs::view::etc;
 use crate::fs::view::procfs::Text;
+use crate::fs::view::{etc, lookup};
 use crate::kernel::call::Call;
+use crate::kernel::hosts;
 
 /// The present content of a file.
 pub(crate) fn content(call: &mut Call<'_, '_>, text: Text) -> Result<Vec<u8>, Errno> {
     Ok(match text {
         Text::Fixed(text) => text.to_owned(),
-        Text::Hosts => call.process.shared.network.hosts(),
+        Text::Hosts => return hosts(call),
         Text::Zone => return Ok(etc::zone()),
         Text::Auxv => return Ok(call.process.shared.auxv.clone()),
         Text::CommandLine => return Ok(call.process.shared.command_line.clone()),
@@ -49,4 +50,15 @@ pub(crate) fn content(call: &mut Call<'_, '_>, text: Text) -> Result<Vec<u8>, Er
         Text::ThreadsCurrent => format!("{}\n", call.process.threads.len()),
     }
     .into_bytes())
+}
+
+/// `/etc/hosts`. What a program reads while it boots is noted, a mount's file as well.
+fn hosts(call: &Call<'_, '_>) -> Result<Vec<u8>, Errno> {
+    let mounts = &call.process.shared.mounts;
+    if let Some((mount, rest)) = mounts.find(hosts::PATH).filter(|(mount, _)| mount.root.is_some())
+        && let Err(Errno::NOT_HERE) = lookup::look_in(call.view(), mount, rest)
+    {
+        return Err(Errno::NOT_HERE);
+    }
+    Ok(call.process.shared.hosts.clone())
 }
