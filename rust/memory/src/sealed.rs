@@ -4,12 +4,17 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use mayfly_machine::{FreezeError, Mapping, PAGE_SIZE, SharedMemory};
 
 use crate::files::FileMemory;
 use crate::layout::Reach;
 use crate::ledger::Hold;
+
+/// How long a memfd may be busy when it is to be sealed, on the thread of a boot, and the time between two tries.
+const SEAL_PATIENCE: Duration = Duration::from_secs(5);
+const SEAL_PAUSE: Duration = Duration::from_millis(5);
 
 /// The frozen memory of a booted program: a sealed memfd and a read-only view of it.
 #[derive(Debug)]
@@ -39,11 +44,7 @@ impl SealedMemory {
         if unsafe { libc::ftruncate(fd, bytes as i64) } != 0 {
             return Err(FreezeError::image("ftruncate")(io::Error::last_os_error()));
         }
-        let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
-        // SAFETY: as above.
-        if unsafe { libc::fcntl(fd, libc::F_ADD_SEALS, seals) } != 0 {
-            return Err(FreezeError::image("F_ADD_SEALS")(io::Error::last_os_error()));
-        }
+        add_seals(memfd.as_fd(), SEAL_PATIENCE).map_err(FreezeError::image("F_ADD_SEALS"))?;
         // MAP_PRIVATE although nothing writes: kernels before 6.7 refuse any MAP_SHARED mapping of a write-sealed
         // memfd.
         let view =
@@ -91,6 +92,27 @@ impl SealedMemory {
         // SAFETY: within the view and aligned, since the view starts at a page; volatile, as all access to guest
         // memory.
         Some(unsafe { self.view.address().add(address as usize).cast::<u64>().read_volatile() })
+    }
+}
+
+/// Seals a memfd against every change. While it is busy, tries again for as long as `patience`.
+///
+/// The machine's own mappings are gone, but a process that has ended keeps its own as long as another one reads its
+/// `/proc` files, as monitors do; and the kernel itself holds single pages for a moment, to move them or to look at
+/// their age. In both cases fcntl(2) says EBUSY.
+fn add_seals(memfd: BorrowedFd<'_>, patience: Duration) -> io::Result<()> {
+    let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_WRITE | libc::F_SEAL_SEAL;
+    let end = Instant::now() + patience;
+    loop {
+        // SAFETY: plain system call on an open descriptor.
+        if unsafe { libc::fcntl(memfd.as_raw_fd(), libc::F_ADD_SEALS, seals) } == 0 {
+            return Ok(());
+        }
+        let error = io::Error::last_os_error();
+        if error.raw_os_error() != Some(libc::EBUSY) || Instant::now() >= end {
+            return Err(error);
+        }
+        std::thread::sleep(SEAL_PAUSE);
     }
 }
 
@@ -147,5 +169,30 @@ impl Owned {
         if let Some(word) = self.0.get_mut((frame / 64) as usize) {
             *word = *word & !(1 << (frame % 64)) | u64::from(owned) << (frame % 64);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_memfd_is_sealed_when_it_is_no_longer_busy() {
+        let memfd = memfd(PAGE_SIZE, Reach::Mapping).unwrap();
+        let shared = |fd: &OwnedFd| {
+            Mapping::new(PAGE_SIZE as usize, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd.as_raw_fd())
+                .unwrap()
+        };
+        let mapping = shared(&memfd);
+        let error = add_seals(memfd.as_fd(), Duration::ZERO).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EBUSY), "as long as it is mapped");
+        let other = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            drop(mapping);
+        });
+        add_seals(memfd.as_fd(), Duration::from_secs(60)).unwrap();
+        other.join().unwrap();
+        let error = add_seals(memfd.as_fd(), Duration::ZERO).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EPERM), "sealed against seals, too");
     }
 }
