@@ -13,7 +13,7 @@ from pathlib import Path
 from . import cpython, expected, go, places
 from .errors import ConformanceError
 from .expected import Expected, Judgement
-from .modules import Engine, Module
+from .modules import Engine, Module, OutOfTimeError
 from .verdicts import Comparison
 
 _SUITES = {"cpython": cpython.Suite, "go": go.Suite}
@@ -28,7 +28,7 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("suites", nargs="*", metavar="SUITE", help=f"{' or '.join(_SUITES)}; both by default")
     parser.add_argument("--run-to-end", type=Path, metavar="PATH", help="the example of mayfly-sandbox, built")
     parser.add_argument("--modules", action="append", metavar="PATTERN", help="only these, as test.test_os or net/*")
-    parser.add_argument("--minutes", type=float, default=120.0, help="begin no module after that time (120)")
+    parser.add_argument("--minutes", type=float, default=120.0, help="end after that time (120)")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="modules at a time (2)")
     parser.add_argument("--again", action="store_true", help="run inside what has been run")
     return parser.parse_args(arguments)
@@ -72,7 +72,7 @@ def _suite(suite, listed: Expected, engine: Engine, options, end: float) -> tupl
     if patterns:
         names = [name for name in names if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
     key = engine.key
-    modules = {name: Module(suite, name, engine, key) for name in names}
+    modules = {name: Module(suite, name, engine, key, end) for name in names}
     comparison, waiting = Comparison(), []
     for name, module in modules.items():
         known = None if options.again else module.kept()
@@ -84,7 +84,10 @@ def _suite(suite, listed: Expected, engine: Engine, options, end: float) -> tupl
     def one(name: str) -> Comparison | None:
         if time.monotonic() > end:
             return None
-        return modules[name].run(set(listed.fails), options.again)
+        try:
+            return modules[name].run(set(listed.fails), options.again)
+        except OutOfTimeError:
+            return None
 
     missing = 0
     with ThreadPoolExecutor(options.jobs) as pool:

@@ -3,6 +3,7 @@
 
 import json
 import subprocess
+import time
 from pathlib import Path
 
 from . import places
@@ -24,7 +25,9 @@ class Lines:
         #: Whether the program came to its own end.
         self.ended = False
         self._current: str | None = None
+        self._began = 0.0
         self._process = False
+        self._started = False
         #: A second process was asked for since the last test.
         self._process_before = False
 
@@ -44,13 +47,14 @@ class Lines:
                 self._process = True
         elif kind == "end":
             self.ended = True
-            if self._process_before:
-                self.run.process_setups.add("")
         elif kind in (verdict.value for verdict in Verdict):
             self._verdict(Verdict(kind), name, told)
 
     def _start(self, name: str) -> None:
-        self._current, self._process = name, False
+        if self._process_before and not self._started:
+            self.run.process_setups.add("")
+        self._started = True
+        self._current, self._began, self._process = name, time.monotonic(), False
         if self._process_before:
             self.run.process_setups.add(owner(name))
             self._process_before = False
@@ -60,7 +64,8 @@ class Lines:
             self.run.setups[""] = told
             self._current = None
         elif name == self._current:
-            self.run.tests[name] = Test(verdict, told if verdict is not Verdict.OK else "", self._process)
+            cause = told if verdict is not Verdict.OK else ""
+            self.run.tests[name] = Test(verdict, cause, self._process, time.monotonic() - self._began)
             self._current = None
         elif self._current is None:
             # setUpClass_(test.test_os.FileTests), setUpModule_(test.test_os)
@@ -120,4 +125,5 @@ class Suite:
             [str(self._root / "usr/bin/python3.11"), str(_GUEST / "cpython_tests.py"), module, str(plan)],
             {"PYTHONHOME": str(self._root / "usr"), "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"},
             [self._root, _GUEST, plan.parent],
+            mounts={"/etc/python3.11": self._root / "etc/python3.11"},
         )

@@ -2,6 +2,7 @@
 """Runs a module natively and inside, and keeps what was seen, so that a run goes on where the last one stopped."""
 
 import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,11 @@ from . import places
 from .observe import Command, observe
 from .verdicts import Comparison, Run, compare, planned
 
-#: The wall-clock time of a module in one run.
-_MODULE_SECONDS = 240
+#: The wall-clock time of a module.
+_MODULE_SECONDS = 150
 #: The time in which a test has to end: natively, and what is added inside to a multiple of that.
 _NATIVE_SECONDS = 45
-_INSIDE_SECONDS, _INSIDE_TIMES = 25, 10
+_INSIDE_SECONDS, _INSIDE_TIMES = 15, 10
 #: How often a module goes on after its program has ended within a test.
 _GOES_ON = 12
 #: Most tests that are run again because they failed.
@@ -33,10 +34,15 @@ class Engine:
         return places.digest(self.name.encode(), self.run_to_end.read_bytes())
 
 
-class Module:
-    """One module of a suite."""
+class OutOfTimeError(Exception):
+    """The whole run's time is over; what the module had seen is forgotten."""
 
-    def __init__(self, suite, name: str, engine: Engine, engine_key: str) -> None:
+
+class Module:
+    """One module of a suite, which has to be done before `end`."""
+
+    def __init__(self, suite, name: str, engine: Engine, engine_key: str, end: float) -> None:
+        self._end = end
         self._suite, self._name, self._engine = suite, name, engine
         self._file = name.replace("/", "_")
         self._keys = {"native": suite.key, "inside": places.digest(suite.key.encode(), engine_key.encode())}
@@ -101,18 +107,21 @@ class Module:
 
     def _series(self, where: str, plan: list[str] | None, patience: Callable[[str | None], float], log: Path) -> Run:
         """Runs the planned tests, or all, and goes on after a test that ended the program, or never ended."""
-        run = Run()
+        run, end = Run(), time.monotonic() + _MODULE_SECONDS
+        last = min(end, self._end)
         for times in range(_GOES_ON):
             before = len(run.tests)
             only = None if plan is None else [name for name in plan if times == 0 or name not in run.tests]
             if only == []:
                 break
-            ended = self._once(where, only, list(run.tests), run, log, patience)
-            if ended or len(run.tests) == before:
+            ended = self._once(where, only, list(run.tests), run, log, patience, last - time.monotonic())
+            if time.monotonic() > self._end:
+                raise OutOfTimeError
+            if ended or time.monotonic() > end or len(run.tests) == before:
                 break
         return run
 
-    def _once(self, where, only, without, run: Run, log: Path, patience) -> bool:
+    def _once(self, where, only, without, run: Run, log: Path, patience, most: float) -> bool:
         plan = places.BUILD / "plans" / self._suite.name / f"{self._file}.{where}.json"
         plan.parent.mkdir(parents=True, exist_ok=True)
         program = self._suite.program(self._name, plan, only, without)
@@ -120,7 +129,7 @@ class Module:
         if where == "inside":
             command.environment["MAYFLY_ENGINE"] = self._engine.name
         reader = self._suite.reader(self._name)
-        how = observe(command, reader, log, patience, _MODULE_SECONDS)
+        how = observe(command, reader, log, patience, most)
         if not reader.ended:
             reader.broke_off(how)
         run.update(reader.run)

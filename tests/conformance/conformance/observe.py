@@ -16,6 +16,8 @@ from typing import Protocol
 _LOG_BYTES = 16 << 20
 #: What a line may have before it is cut.
 _LINE_BYTES = 64 << 10
+#: Before the reason for which a program did not run to its end inside.
+_REASON = b"run_to_end: "
 
 
 class Reader(Protocol):
@@ -68,7 +70,7 @@ def observe(command: Command, reader: Reader, log: Path, patience: Callable[[str
 
 def _follow(process, reader, kept, patience, end) -> str:
     pipe = process.stdout.fileno()
-    rest, room, status = b"", _LOG_BYTES, None
+    rest, room, status, reason = b"", _LOG_BYTES, None, ""
     quiet_until = time.monotonic() + patience(None)
     with selectors.DefaultSelector() as selector:
         selector.register(pipe, selectors.EVENT_READ)
@@ -83,6 +85,8 @@ def _follow(process, reader, kept, patience, end) -> str:
                 rest = rest[-_LINE_BYTES:]
                 before = reader.current()
                 for line in lines:
+                    if line.startswith(_REASON):
+                        reason = ", " + line[len(_REASON) :].decode(errors="replace")
                     reader.line(line.decode(errors="replace"))
                 if reader.current() != before:
                     quiet_until = time.monotonic() + patience(reader.current())
@@ -97,4 +101,4 @@ def _follow(process, reader, kept, patience, end) -> str:
                 return "no end in time"
     reader.line(rest.decode(errors="replace"))
     status = process.wait()
-    return f"signal {-status}" if status < 0 else f"status {status}"
+    return f"signal {-status}" if status < 0 else f"status {status}{reason}"

@@ -4,7 +4,7 @@
 import hashlib
 import os
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -52,16 +52,20 @@ class Program:
     #: What it reads, at the same paths natively and inside.
     reads: list[Path]
     directory: Path | None = None
+    #: What is elsewhere natively, by its place inside.
+    mounts: dict[str, Path] = field(default_factory=dict)
 
     def natively(self) -> Command:
         return Command([*as_user(), *self.arguments], {"PATH": "/usr/bin:/bin", **self.environment}, self.directory)
 
     def inside(self, run_to_end: Path) -> Command:
         options = []
-        for path in [*(Path(p) for p in _SYSTEM if Path(p).exists()), *self.reads]:
-            options += ["--mount", f"{path}={path.resolve()}"]
-        guest = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", **self.environment}
-        for name, value in guest.items():
+        system = [Path(path) for path in _SYSTEM if Path(path).exists()]
+        mounts = {str(path): path for path in (*system, *self.reads)} | self.mounts
+        for guest, host in mounts.items():
+            options += ["--mount", f"{guest}={host.resolve()}"]
+        environment = {"PATH": "/usr/bin:/bin", "HOME": "/tmp", "TMPDIR": "/tmp", **self.environment}
+        for name, value in environment.items():
             options += ["--env", f"{name}={value}"]
         options += ["--seconds", str(_CPU_SECONDS)]
         return Command([str(run_to_end), *options, *self.arguments], dict(os.environ))

@@ -32,7 +32,7 @@ class Run:
     tests: dict[str, Test] = field(default_factory=dict)
     #: Why tests did not begin: the name of what is set up for them, or nothing for all, and what went wrong there.
     setups: dict[str, str] = field(default_factory=dict)
-    #: Classes for which a second process was asked for outside of their tests; an empty name stands for the module.
+    #: Classes for whose set-up a second process was asked for; an empty name stands for the module that loads.
     process_setups: set[str] = field(default_factory=set)
 
     def update(self, later: "Run") -> None:
@@ -88,7 +88,7 @@ def compare(native: Run, inside: Run) -> Comparison:
         seen = inside.tests.get(name)
         if test.process or (seen is not None and seen.process and seen.verdict is not Verdict.OK):
             comparison.process.append(name)
-        elif seen is None and (owner(name) in native.process_setups or ("" in native.process_setups and not inside.tests)):
+        elif (seen is None or seen.verdict is Verdict.SKIPPED) and native.process_setups & {"", owner(name)}:
             comparison.process.append(name)
         elif seen is not None and seen.verdict is Verdict.OK:
             comparison.passed.append(name)

@@ -33,6 +33,10 @@ class CPython(unittest.TestCase):
         lines = read(cpython.Lines(), "@start m.A.a\n@ok m.A.a\n@process -\n@start m.B.b\n@ok m.B.b\n@end -")
         self.assertEqual(lines.run.process_setups, {"m.B"})
 
+    def test_a_process_of_a_module_that_loads_is_the_modules(self) -> None:
+        lines = read(cpython.Lines(), "@process -\n@start m.A.a\n@ok m.A.a\n@end -")
+        self.assertEqual(lines.run.process_setups, {"", "m.A"})
+
     def test_what_is_set_up_for_tests_may_fail(self) -> None:
         lines = read(cpython.Lines(), "@failed setUpClass_(m.A) OSError: no\n@failed setUpModule_(m) E: x\n@end -")
         self.assertEqual(lines.run.setups, {"m.A": "OSError: no", "": "E: x"})

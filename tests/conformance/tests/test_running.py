@@ -52,6 +52,8 @@ class Observing(Scratch):
     def test_a_program_that_ends_says_how(self) -> None:
         self.assertEqual(self.observe(go.Output("p"), "sh", "-c", "exit 3"), "status 3")
         self.assertEqual(self.observe(go.Output("p"), "sh", "-c", "kill -9 $$"), "signal 9")
+        told = "echo 'run_to_end: out of memory' >&2; exit 125"
+        self.assertEqual(self.observe(go.Output("p"), "sh", "-c", told), "status 125, out of memory")
 
     def test_a_silent_test_is_ended(self) -> None:
         reader = go.Output("p")
