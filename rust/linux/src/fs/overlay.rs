@@ -26,7 +26,7 @@ use crate::base::identity::{GID, UID};
 use crate::base::ids::InodeId;
 use crate::base::limits::Limits;
 use crate::fs::directory_times::DirectoryTimes;
-use crate::host::attributes::{Attributes, Time};
+use crate::host::attributes::{Attributes, Time, Times};
 use crate::store::content::Content;
 use crate::store::inodes::{Inodes, Status};
 
@@ -141,12 +141,13 @@ impl Overlay {
     pub(crate) fn directory(&self, path: &[u8], known: Attributes) -> Attributes {
         match self.entries.get(path) {
             Some(OverlayEntry::Directory { number, mode, modified, .. }) if *number == known.inode => {
-                Attributes { mode: libc::S_IFDIR | mode, modified: *modified, ..known }
+                Attributes { mode: libc::S_IFDIR | mode, accessed: *modified, modified: *modified, ..known }
             }
             Some(_) => known,
             None => {
                 let mode = self.modes.get(path).map_or(known.mode, |mode| libc::S_IFDIR | mode);
-                Attributes { mode, modified: self.times.get(path).unwrap_or(known.modified), ..known }
+                let modified = self.times.get(path).unwrap_or(known.modified);
+                Attributes { mode, accessed: modified, modified, ..known }
             }
         }
     }
@@ -203,6 +204,7 @@ impl Overlay {
             special: (0, 0),
             size,
             blocks: 0,
+            accessed: modified,
             modified,
         };
         match entry {
@@ -323,16 +325,21 @@ impl Overlay {
         }
     }
 
-    /// Sets the modification time of the entry at `path`, which is in the overlay, or of an empty mount's own directory.
-    pub(crate) fn set_time(&mut self, path: &[u8], time: Time) {
-        match self.entries.get_mut(path) {
+    /// Sets the times of the entry at `path`, which is in the overlay, or of an empty mount's own directory. Only a file
+    /// has a time of its last access of its own.
+    pub(crate) fn set_times(&mut self, path: &[u8], times: Times) {
+        let entry = self.entries.get_mut(path);
+        if let Some(&mut OverlayEntry::File(id)) = entry {
+            return self.inodes.set_times(id, times);
+        }
+        let Some(time) = times.modified else { return };
+        match entry {
             Some(
                 OverlayEntry::Directory { modified, .. }
                 | OverlayEntry::Link { modified, .. }
                 | OverlayEntry::Socket { modified, .. },
             ) => *modified = time,
-            Some(&mut OverlayEntry::File(id)) => self.inodes.set_time(id, time),
-            Some(OverlayEntry::Gone) => {}
+            Some(OverlayEntry::File(_) | OverlayEntry::Gone) => {}
             None => self.times.set(path, time),
         }
     }
@@ -377,8 +384,8 @@ fn cost(path: &[u8], entry: &OverlayEntry) -> u64 {
 mod tests {
     use super::*;
 
-    const STATUS: Status = Status { number: 5, mode: 0o600, modified: Time { seconds: 1, nanoseconds: 2 } };
-    const NOW: Time = STATUS.modified;
+    const NOW: Time = Time { seconds: 1, nanoseconds: 2 };
+    const STATUS: Status = Status { number: 5, mode: 0o600, accessed: NOW, modified: NOW };
 
     fn overlay() -> Overlay {
         Overlay::new(10_000, 10)

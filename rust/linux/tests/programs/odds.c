@@ -96,6 +96,17 @@ static void scheduling(void) {
     SAY(syscall(SYS_sched_setaffinity, 0, 0, all));
     SAY(syscall(SYS_sched_setaffinity, 99999999, sizeof all, all));
     SAY(syscall(SYS_sched_setaffinity, 0, sizeof all, UNMAPPED));
+    SAY(syscall(SYS_sched_getscheduler, getppid()));
+    SAY(syscall(SYS_sched_getscheduler, -1));
+    SAY(syscall(SYS_sched_getparam, getppid(), &priority));
+    SAY(syscall(SYS_sched_getparam, -1, &priority));
+    SAY(syscall(SYS_sched_getparam, 0, NULL));
+    struct timespec slice = {-1, -1};
+    SAY(syscall(SYS_sched_rr_get_interval, 0, &slice));
+    SAY(slice.tv_sec == 0 && slice.tv_nsec >= 0 && slice.tv_nsec < 1000000000);
+    SAY(syscall(SYS_sched_rr_get_interval, -1, &slice));
+    SAY(syscall(SYS_sched_rr_get_interval, 99999999, &slice));
+    SAY(syscall(SYS_sched_rr_get_interval, 0, UNMAPPED));
     SAY_OK(syscall(SYS_ioprio_set, 1, 0, 0));
     SAY(syscall(SYS_ioprio_set, 9, 0, 0));
     SAY(syscall(SYS_ioprio_set, 1, 0, 2 << 13 | 4));

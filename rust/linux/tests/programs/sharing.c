@@ -254,6 +254,7 @@ static void times(void) {
     SAY(syscall(SYS_utimes, "times", values));
     stat("times", &st);
     printf("%ld %ld\n", (long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+    printf("%ld %ld\n", (long)st.st_atim.tv_sec, st.st_atim.tv_nsec);
     SAY(syscall(SYS_utimes, "times", wrong));
     SAY(syscall(SYS_futimesat, AT_FDCWD, "times", values));
     SAY(syscall(SYS_futimesat, AT_FDCWD, "nothing", values));
@@ -261,6 +262,7 @@ static void times(void) {
     SAY(syscall(SYS_utime, "times", &seconds));
     stat("times", &st);
     printf("%ld %ld\n", (long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+    printf("%ld %ld\n", (long)st.st_atim.tv_sec, st.st_atim.tv_nsec);
     SAY(syscall(SYS_utime, "times", NULL));
     stat("times", &st);
     SAY(time(NULL) - st.st_mtim.tv_sec < 5);

@@ -298,7 +298,7 @@ pub(crate) fn look_in(view: FsView<'_>, mount: &Mount, rest: &[u8]) -> Result<fi
     let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
     let mut node = files::look_up(root, rest, mount.device, view.may_block)?;
     if mount.durable.is_some() {
-        node.attributes = node.attributes.owned();
+        node.attributes = node.attributes.owned(node.accessed);
     }
     Ok(node)
 }

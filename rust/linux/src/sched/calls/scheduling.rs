@@ -4,7 +4,7 @@
 use crate::base::arguments::int;
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
-use crate::base::identity::is_self;
+use crate::base::identity::{PARENT_PID, is_self};
 use crate::kernel::call::Call;
 
 /// Size of Linux's processor mask in bytes: one word.
@@ -15,6 +15,8 @@ const ATTRIBUTES_BYTES: u64 = 48;
 const ATTRIBUTES_KNOWN_BYTES: u32 = 56;
 /// SCHED_FLAG_ALL.
 const ATTRIBUTE_FLAGS: u64 = 0x7f;
+/// The slice that `sched_rr_get_interval(2)` tells: about that of a Linux with few processors.
+const SLICE_NS: u64 = 4_000_000;
 
 /// `sched_yield(2)`.
 pub(crate) fn sched_yield(call: &mut Call<'_, '_>) -> CallResult {
@@ -53,15 +55,26 @@ pub(crate) fn sched_setaffinity(call: &mut Call<'_, '_>) -> CallResult {
 /// `sched_getscheduler(2)`: SCHED_OTHER.
 pub(crate) fn sched_getscheduler(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, ..] = call.args;
-    check_thread(call, pid)?;
+    check_known(call, pid)?;
     Ok(libc::SCHED_OTHER.unsigned_abs().into())
 }
 
 /// `sched_getparam(2)`: priority 0, the only one of SCHED_OTHER.
 pub(crate) fn sched_getparam(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, parameters, ..] = call.args;
-    check_thread(call, pid)?;
+    if parameters == 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    check_known(call, pid)?;
     call.user().write(parameters, &[0; 4])?;
+    Ok(0)
+}
+
+/// `sched_rr_get_interval(2)`: what Linux tells of SCHED_OTHER is a matter of its load.
+pub(crate) fn sched_rr_get_interval(call: &mut Call<'_, '_>) -> CallResult {
+    let [pid, interval, ..] = call.args;
+    check_known(call, pid)?;
+    call.user().write_words(interval, &[0, SLICE_NS])?;
     Ok(0)
 }
 
@@ -133,10 +146,10 @@ fn set_policy(call: &mut Call<'_, '_>, pid: u64, policy: i32, parameters: u64) -
 pub(crate) fn sched_getattr(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, buffer, size, flags, ..] = call.args;
     let size = u64::from(int(size).cast_unsigned());
-    if int(pid) < 0 || size < ATTRIBUTES_BYTES || int(flags) != 0 {
+    if size < ATTRIBUTES_BYTES || int(flags) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    check_thread(call, pid)?;
+    check_known(call, pid)?;
     // size, policy; flags; nice, priority; runtime, deadline, period.
     call.user().write_words(buffer, &[ATTRIBUTES_BYTES, 0, 0, 0, 0, 0])?;
     Ok(0)
@@ -188,6 +201,15 @@ pub(crate) fn setpriority(call: &mut Call<'_, '_>) -> CallResult {
 pub(crate) fn ioprio(call: &mut Call<'_, '_>) -> CallResult {
     let [which, ..] = call.args;
     if (1..=3).contains(&int(which)) { Ok(0) } else { Err(Errno::EINVAL.into()) }
+}
+
+/// Whether `pid` can be asked about: one of the program's threads, or its parent.
+fn check_known(call: &Call<'_, '_>, pid: u64) -> Result<(), Errno> {
+    match int(pid) {
+        number if number < 0 => Err(Errno::EINVAL),
+        number if number.cast_unsigned() == PARENT_PID => Ok(()),
+        _ => check_thread(call, pid),
+    }
 }
 
 /// Whether `pid` is one of the program's threads; 0 is the caller.
