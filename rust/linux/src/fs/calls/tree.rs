@@ -129,7 +129,9 @@ fn make_directory(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64)
     }
     // Entries of the host's directory, which was removed, must not reappear.
     let opaque = is_below(call.view(), &path)?;
-    let mode = mode_of(call, mode);
+    // It inherits S_ISGID; only chmod(2) sets that.
+    let inherited = call.process.overlay.directory_mode(parent(&path)).unwrap_or(0) & libc::S_ISGID;
+    let mode = mode_of(call, mode) & 0o1777 | inherited;
     call.process.overlay.edit().make_directory(&path, mode, opaque, now())?;
     touch_parent(call, &path);
     Ok(0)

@@ -4,7 +4,7 @@
 use crate::base::arguments::int;
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
-use crate::base::identity::{PARENT_PID, is_self};
+use crate::base::identity::{PARENT_PID, UID, is_self};
 use crate::kernel::call::Call;
 
 /// Size of Linux's processor mask in bytes: one word.
@@ -15,6 +15,8 @@ const ATTRIBUTES_BYTES: u64 = 48;
 const ATTRIBUTES_KNOWN_BYTES: u32 = 56;
 /// SCHED_FLAG_ALL.
 const ATTRIBUTE_FLAGS: u64 = 0x7f;
+/// The lowest priority.
+const NICE_MOST: i32 = 19;
 /// The slice that `sched_rr_get_interval(2)` tells: about that of a Linux with few processors.
 const SLICE_NS: u64 = 4_000_000;
 
@@ -99,10 +101,11 @@ fn range_of(policy: i32) -> Result<(u64, u64), Halt> {
     }
 }
 
-/// `getpriority(2)`: nice value 0, which the system call returns as 20.
+/// `getpriority(2)`: 20 less the nice value.
 pub(crate) fn getpriority(call: &mut Call<'_, '_>) -> CallResult {
-    let [which, ..] = call.args;
-    if int(which).cast_unsigned() == libc::PRIO_PROCESS { Ok(20) } else { Err(Errno::EINVAL.into()) }
+    let [which, who, ..] = call.args;
+    check_whom(call, which, who)?;
+    Ok(NICE_MOST.saturating_add(1).saturating_sub(call.process.resources.nice).unsigned_abs().into())
 }
 
 /// `getcpu(2)`: processor 0 of node 0.
@@ -142,7 +145,7 @@ fn set_policy(call: &mut Call<'_, '_>, pid: u64, policy: i32, parameters: u64) -
     }
 }
 
-/// `sched_getattr(2)`: SCHED_OTHER at nice value 0.
+/// `sched_getattr(2)`: SCHED_OTHER at the nice value.
 pub(crate) fn sched_getattr(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, buffer, size, flags, ..] = call.args;
     let size = u64::from(int(size).cast_unsigned());
@@ -151,7 +154,8 @@ pub(crate) fn sched_getattr(call: &mut Call<'_, '_>) -> CallResult {
     }
     check_known(call, pid)?;
     // size, policy; flags; nice, priority; runtime, deadline, period.
-    call.user().write_words(buffer, &[ATTRIBUTES_BYTES, 0, 0, 0, 0, 0])?;
+    let nice = call.process.resources.nice.unsigned_abs().into();
+    call.user().write_words(buffer, &[ATTRIBUTES_BYTES, 0, nice, 0, 0, 0])?;
     Ok(0)
 }
 
@@ -179,22 +183,39 @@ pub(crate) fn sched_setattr(call: &mut Call<'_, '_>) -> CallResult {
     check_thread(call, pid)?;
     match (policy, priority) {
         _ if wanted & !ATTRIBUTE_FLAGS != 0 => Err(Errno::EINVAL.into()),
+        (libc::SCHED_OTHER | libc::SCHED_BATCH, 0) if !set_nice(call, int(nice)) => Err(Errno::EPERM.into()),
         (libc::SCHED_OTHER | libc::SCHED_BATCH | libc::SCHED_IDLE, 0) => Ok(0),
         (libc::SCHED_FIFO | libc::SCHED_RR, 1..=99) | (libc::SCHED_DEADLINE, 0) => Err(Errno::EPERM.into()),
         _ => Err(Errno::EINVAL.into()),
     }
 }
 
-/// `setpriority(2)`: lowering it is accepted and has no effect; raising it is refused.
+/// `setpriority(2)`: a lower priority is stored and has no effect; a higher one is refused.
 pub(crate) fn setpriority(call: &mut Call<'_, '_>) -> CallResult {
     let [which, who, nice, ..] = call.args;
-    if !(0..=2).contains(&int(which)) {
-        return Err(Errno::EINVAL.into());
+    check_whom(call, which, who)?;
+    if set_nice(call, int(nice)) { Ok(0) } else { Err(Errno::EACCES.into()) }
+}
+
+/// Whether the program itself is meant, by a thread, its process group or its user.
+fn check_whom(call: &Call<'_, '_>, which: u64, who: u64) -> Result<(), Errno> {
+    match int(which).cast_unsigned() {
+        libc::PRIO_PROCESS => check_thread(call, who),
+        libc::PRIO_PGRP if is_self(int(who)) => Ok(()),
+        libc::PRIO_USER if int(who) == 0 || int(who).cast_unsigned() == UID => Ok(()),
+        libc::PRIO_PGRP | libc::PRIO_USER => Err(Errno::ESRCH),
+        _ => Err(Errno::EINVAL),
     }
-    if int(which).cast_unsigned() == libc::PRIO_PROCESS {
-        check_thread(call, who)?;
+}
+
+/// Stores a nice value, in Linux's range; false if it is below the present one.
+fn set_nice(call: &mut Call<'_, '_>, nice: i32) -> bool {
+    let nice = nice.min(NICE_MOST);
+    let before = call.process.resources.nice;
+    if nice > before {
+        call.process.resources.edit().nice = nice;
     }
-    if int(nice) < 0 { Err(Errno::EACCES.into()) } else { Ok(0) }
+    nice >= before
 }
 
 /// `ioprio_get(2)`, `ioprio_set(2)`: there is no I/O queue.
