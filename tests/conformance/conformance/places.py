@@ -15,8 +15,8 @@ HERE = Path(__file__).resolve().parent.parent
 REPOSITORY = HERE.parent.parent
 BUILD = REPOSITORY / "build" / "conformance"
 
-#: Of what every program sees: the C library, and what is only data.
-_SYSTEM = ("/lib", "/lib64", "/usr/lib", "/usr/share/zoneinfo")
+#: What every program sees of this machine.
+_SYSTEM = ("/bin", "/lib", "/lib64", "/usr/bin", "/usr/lib", "/usr/share/zoneinfo")
 #: CPU time of a whole module. The test that goes on for ever is found earlier, by its silence.
 _CPU_SECONDS = 200
 
