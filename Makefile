@@ -5,10 +5,10 @@
 export CARGO_TARGET_DIR ?= $(CURDIR)/build/cargo
 
 .DEFAULT_GOAL := help
-.PHONY: help packages setup build tenants runtimes run run-runtimes test test-tenants test-rust test-kvm test-svm test-kernels test-container test-cmake test-bench test-e2e bench lint format audit clean
+.PHONY: help packages setup build tenants runtimes run run-runtimes test test-tenants test-rust test-kvm test-svm test-kernels test-container test-cmake test-bench test-conformance test-e2e conformance bench lint format audit clean
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 packages:
 	@scripts/setup
@@ -62,11 +62,18 @@ test-cmake: build ## Run the C++ tests and build the consumer project
 test-bench: packages ## Run the benchmark's own tests
 	@scripts/test bench
 
+test-conformance: packages ## Run a few modules of other projects' test suites inside, and the tests of what runs them
+	@scripts/test conformance
+
 test-e2e: build tenants ## Run the end-to-end tests
 	@scripts/test e2e
 
 bench: build tenants ## Compare vanilla and sandboxed; writes bench/out/report.{json,html}
 	@/usr/bin/python3 bench/run
+
+# It takes most of an hour, and goes on where it was stopped.
+conformance: packages ## Run the test suites of CPython and Go inside, beside native (docs/conformance.md)
+	@scripts/conformance
 
 lint: packages ## Check formats, lints and scripts
 	@scripts/lint

@@ -259,6 +259,7 @@ const HANDLERS: &[(libc::c_long, Handler)] = &[
     (libc::SYS_sched_setaffinity, scheduling::sched_setaffinity),
     (libc::SYS_sched_getscheduler, scheduling::sched_getscheduler),
     (libc::SYS_sched_getparam, scheduling::sched_getparam),
+    (libc::SYS_sched_rr_get_interval, scheduling::sched_rr_get_interval),
     (libc::SYS_sched_get_priority_max, scheduling::sched_get_priority_max),
     (libc::SYS_sched_get_priority_min, scheduling::sched_get_priority_min),
     (libc::SYS_getpriority, scheduling::getpriority),

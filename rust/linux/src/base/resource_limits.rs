@@ -21,6 +21,8 @@ pub(crate) struct ResourceLimits {
     pub(crate) all: [ResourceLimit; COUNT],
     /// The mask of `umask(2)`.
     pub(crate) umask: u32,
+    /// The nice value, of all threads. It only rises: nobody has the privilege to lower it.
+    pub(crate) nice: i32,
 }
 
 const UMASK: u32 = 0o022;
@@ -41,6 +43,6 @@ impl ResourceLimits {
             };
             *slot = ResourceLimit { soft: value, hard: value };
         }
-        Self { all, umask: UMASK }
+        Self { all, umask: UMASK, nice: 0 }
     }
 }

@@ -26,7 +26,7 @@ use crate::base::identity::{GID, UID};
 use crate::base::ids::InodeId;
 use crate::base::limits::Limits;
 use crate::fs::directory_times::DirectoryTimes;
-use crate::host::attributes::{Attributes, Time};
+use crate::host::attributes::{Attributes, Time, Times};
 use crate::store::content::Content;
 use crate::store::inodes::{Inodes, Status};
 
@@ -39,11 +39,13 @@ pub(crate) enum OverlayEntry {
         opaque: bool,
         number: u64,
         mode: u32,
+        accessed: Time,
         modified: Time,
     },
     Link {
         target: Vec<u8>,
         number: u64,
+        accessed: Time,
         modified: Time,
     },
     /// The name of a bound Unix socket (S_IFSOCK), whose number `crate::net::socket::Socket::node` has, or a FIFO
@@ -140,13 +142,14 @@ impl Overlay {
     /// program has given it.
     pub(crate) fn directory(&self, path: &[u8], known: Attributes) -> Attributes {
         match self.entries.get(path) {
-            Some(OverlayEntry::Directory { number, mode, modified, .. }) if *number == known.inode => {
-                Attributes { mode: libc::S_IFDIR | mode, modified: *modified, ..known }
+            Some(OverlayEntry::Directory { number, mode, accessed, modified, .. }) if *number == known.inode => {
+                Attributes { mode: libc::S_IFDIR | mode, accessed: *accessed, modified: *modified, ..known }
             }
             Some(_) => known,
             None => {
                 let mode = self.modes.get(path).map_or(known.mode, |mode| libc::S_IFDIR | mode);
-                Attributes { mode, modified: self.times.get(path).unwrap_or(known.modified), ..known }
+                let modified = self.times.get(path).unwrap_or(known.modified);
+                Attributes { mode, accessed: modified, modified, ..known }
             }
         }
     }
@@ -193,7 +196,7 @@ impl Overlay {
 
     /// Attributes of an entry in the mount with this `device`, for `lstat`.
     pub(crate) fn attributes(&self, entry: &OverlayEntry, device: u32) -> Attributes {
-        let made = |inode, mode, size, modified, links| Attributes {
+        let made = |inode, mode, size, (accessed, modified), links| Attributes {
             device,
             inode,
             mode,
@@ -203,21 +206,24 @@ impl Overlay {
             special: (0, 0),
             size,
             blocks: 0,
+            accessed,
             modified,
         };
         match entry {
             OverlayEntry::File(id) => self.inodes.attributes(*id, device),
-            OverlayEntry::Directory { number, mode, modified, .. } => {
-                made(*number, libc::S_IFDIR | mode, 0, *modified, 2)
+            OverlayEntry::Directory { number, mode, accessed, modified, .. } => {
+                made(*number, libc::S_IFDIR | mode, 0, (*accessed, *modified), 2)
             }
-            OverlayEntry::Link { target, number, modified } => {
+            OverlayEntry::Link { target, number, accessed, modified } => {
                 let same =
                     |other: &&OverlayEntry| matches!(other, OverlayEntry::Link { number: own, .. } if own == number);
                 let links = u32::try_from(self.entries.values().filter(same).count()).unwrap_or(1);
-                made(*number, libc::S_IFLNK | 0o777, target.len() as u64, *modified, links)
+                made(*number, libc::S_IFLNK | 0o777, target.len() as u64, (*accessed, *modified), links)
             }
-            OverlayEntry::Special { kind, number, mode, modified } => made(*number, kind | mode, 0, *modified, 1),
-            OverlayEntry::Gone => made(0, 0, 0, Time::default(), 0),
+            OverlayEntry::Special { kind, number, mode, modified } => {
+                made(*number, kind | mode, 0, (*modified, *modified), 1)
+            }
+            OverlayEntry::Gone => made(0, 0, 0, (Time::default(), Time::default()), 0),
         }
     }
 
@@ -234,14 +240,14 @@ impl Overlay {
 
     /// Creates a directory.
     pub(crate) fn make_directory(&mut self, path: &[u8], mode: u32, opaque: bool, now: Time) -> Result<(), Errno> {
-        let number = self.inodes.number();
-        self.put(path, OverlayEntry::Directory { opaque, number, mode: mode & 0o1777, modified: now })
+        let (number, mode) = (self.inodes.number(), mode & 0o7777);
+        self.put(path, OverlayEntry::Directory { opaque, number, mode, accessed: now, modified: now })
     }
 
     /// Creates a symbolic link.
     pub(crate) fn make_link(&mut self, path: &[u8], target: &[u8], now: Time) -> Result<(), Errno> {
         let number = self.inodes.number();
-        self.put(path, OverlayEntry::Link { target: target.to_vec(), number, modified: now })
+        self.put(path, OverlayEntry::Link { target: target.to_vec(), number, accessed: now, modified: now })
     }
 
     /// Creates the name of a Unix socket, or a FIFO; returns its number.
@@ -319,27 +325,34 @@ impl Overlay {
     /// Sets the mode of the entry at `path`, which is in the overlay, or of an empty mount's own directory.
     pub(crate) fn set_mode(&mut self, path: &[u8], new: u32) {
         match self.entries.get_mut(path) {
-            Some(OverlayEntry::Directory { mode, .. }) => *mode = new & 0o1777,
+            Some(OverlayEntry::Directory { mode, .. }) => *mode = new & 0o7777,
             Some(OverlayEntry::Special { mode, .. }) => *mode = new & 0o7777,
             Some(&mut OverlayEntry::File(id)) => self.inodes.set_mode(id, new),
             Some(OverlayEntry::Link { .. } | OverlayEntry::Gone) => {}
             None => {
-                self.modes.insert(path.to_vec(), new & 0o1777);
+                self.modes.insert(path.to_vec(), new & 0o7777);
             }
         }
     }
 
-    /// Sets the modification time of the entry at `path`, which is in the overlay, or of an empty mount's own directory.
-    pub(crate) fn set_time(&mut self, path: &[u8], time: Time) {
+    /// Sets the times of the entry at `path`, which is in the overlay, or of an empty mount's own directory, which has
+    /// one time alone, as sockets have.
+    pub(crate) fn set_times(&mut self, path: &[u8], times: Times) {
         match self.entries.get_mut(path) {
             Some(
-                OverlayEntry::Directory { modified, .. }
-                | OverlayEntry::Link { modified, .. }
-                | OverlayEntry::Special { modified, .. },
-            ) => *modified = time,
-            Some(&mut OverlayEntry::File(id)) => self.inodes.set_time(id, time),
+                OverlayEntry::Directory { accessed, modified, .. } | OverlayEntry::Link { accessed, modified, .. },
+            ) => {
+                *accessed = times.accessed.unwrap_or(*accessed);
+                *modified = times.modified.unwrap_or(*modified);
+            }
+            Some(OverlayEntry::Special { modified, .. }) => *modified = times.modified.unwrap_or(*modified),
+            Some(&mut OverlayEntry::File(id)) => self.inodes.set_times(id, times),
             Some(OverlayEntry::Gone) => {}
-            None => self.times.set(path, time),
+            None => {
+                if let Some(time) = times.modified {
+                    self.times.set(path, time);
+                }
+            }
         }
     }
 
@@ -383,8 +396,8 @@ fn cost(path: &[u8], entry: &OverlayEntry) -> u64 {
 mod tests {
     use super::*;
 
-    const STATUS: Status = Status { number: 5, mode: 0o600, modified: Time { seconds: 1, nanoseconds: 2 } };
-    const NOW: Time = STATUS.modified;
+    const NOW: Time = Time { seconds: 1, nanoseconds: 2 };
+    const STATUS: Status = Status { number: 5, mode: 0o600, accessed: NOW, modified: NOW };
 
     fn overlay() -> Overlay {
         Overlay::new(10_000, 10)

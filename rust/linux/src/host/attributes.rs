@@ -14,6 +14,20 @@ pub(crate) struct Time {
     pub(crate) nanoseconds: u32,
 }
 
+/// What a call sets of a file's time stamps; nothing stays as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Times {
+    pub(crate) accessed: Option<Time>,
+    pub(crate) modified: Option<Time>,
+}
+
+impl Times {
+    /// Both at once.
+    pub(crate) fn both(time: Time) -> Self {
+        Self { accessed: Some(time), modified: Some(time) }
+    }
+}
+
 /// Attributes of a file, for `stat` and `statx`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Attributes {
@@ -29,6 +43,8 @@ pub(crate) struct Attributes {
     pub(crate) size: u64,
     /// What it takes, in units of 512 bytes.
     pub(crate) blocks: u64,
+    pub(crate) accessed: Time,
+    /// The time of the last change, too.
     pub(crate) modified: Time,
 }
 
@@ -47,13 +63,14 @@ impl Attributes {
             special: (0, 0),
             size: 0,
             blocks: 0,
+            accessed: Time::default(),
             modified: Time::default(),
         }
     }
 
-    /// The same, owned by the program.
-    pub(crate) fn owned(self) -> Self {
-        Self { user: UID, group: GID, ..self }
+    /// The same, owned by the program, which may see when the file was last accessed.
+    pub(crate) fn owned(self, accessed: Time) -> Self {
+        Self { user: UID, group: GID, accessed, ..self }
     }
 
     /// The file type bits of the mode.
@@ -69,7 +86,8 @@ impl Attributes {
     pub(crate) fn stat(&self) -> [u8; 144] {
         let (major, minor) = self.special;
         let special = (u64::from(major) << 8) | u64::from(minor & 0xff);
-        let time = [self.modified.seconds.cast_unsigned(), self.modified.nanoseconds.into()];
+        let [accessed, modified]: [[u64; 2]; 2] =
+            [self.accessed, self.modified].map(|time| [time.seconds.cast_unsigned(), time.nanoseconds.into()]);
         let words = [
             u64::from(self.device & 0xff),
             self.inode,
@@ -82,7 +100,9 @@ impl Attributes {
             self.blocks,
         ];
         let mut bytes = [0; 144];
-        for (slot, word) in bytes.chunks_exact_mut(8).zip(words.into_iter().chain([time, time, time].concat())) {
+        for (slot, word) in
+            bytes.chunks_exact_mut(8).zip(words.into_iter().chain([accessed, modified, modified].concat()))
+        {
             slot.copy_from_slice(&word.to_le_bytes());
         }
         bytes
@@ -107,9 +127,9 @@ impl Attributes {
         put(40, &self.size.to_le_bytes());
         put(48, &self.blocks.to_le_bytes());
         // Access, change and modification; there is no birth time.
-        for offset in [64, 96, 112] {
-            put(offset, &self.modified.seconds.to_le_bytes());
-            put(offset.saturating_add(8), &self.modified.nanoseconds.to_le_bytes());
+        for (offset, time) in [(64_usize, self.accessed), (96, self.modified), (112, self.modified)] {
+            put(offset, &time.seconds.to_le_bytes());
+            put(offset.saturating_add(8), &time.nanoseconds.to_le_bytes());
         }
         put(128, &self.special.0.to_le_bytes());
         put(132, &self.special.1.to_le_bytes());

@@ -144,6 +144,8 @@ pub(crate) fn open_root(path: &Path) -> std::io::Result<Root> {
 pub(crate) struct HostNode {
     pub(crate) fd: OwnedFd,
     pub(crate) attributes: Attributes,
+    /// When the host's file was last accessed; by whom is no program's business, unless it owns the file.
+    pub(crate) accessed: Time,
     pub(crate) stamp: FileStamp,
 }
 
@@ -189,7 +191,7 @@ impl HostNode {
 pub(crate) fn look_up(root: &Root, rest: &[u8], device: u32, may_block: bool) -> Result<HostNode, Errno> {
     let fd = open(root, rest, OFlags::PATH | OFlags::NOFOLLOW, may_block)?;
     let stat = wait(root, rest, || rustix::fs::fstat(&fd)).map_err(guest_errno)?;
-    Ok(HostNode { fd, attributes: attributes(&stat, device), stamp: stamp(&stat) })
+    Ok(HostNode { fd, attributes: attributes(&stat, device), accessed: accessed(&stat), stamp: stamp(&stat) })
 }
 
 /// A regular file, open for reading.
@@ -342,8 +344,9 @@ impl HostFile {
     pub(crate) fn attributes(&self, may_block: bool) -> Result<Attributes, Errno> {
         self.storage.check(may_block)?;
         let stat = waiting_for_some(|| self.location.path(), || rustix::fs::fstat(self.as_fd()));
-        let attributes = attributes(&stat.map_err(guest_errno)?, self.device);
-        Ok(if self.durable.is_some() { attributes.owned() } else { attributes })
+        let stat = stat.map_err(guest_errno)?;
+        let attributes = attributes(&stat, self.device);
+        Ok(if self.durable.is_some() { attributes.owned(accessed(&stat)) } else { attributes })
     }
 
     /// Number of consecutive bytes in memory, out of `len` from `offset` on; [`Errno::NOT_HERE`] if the first one is
@@ -490,6 +493,8 @@ pub(crate) fn open_or_create(
 /// equal the modification time.
 #[allow(clippy::useless_conversion, reason = "the fields' types differ from one architecture to another")]
 fn attributes(stat: &Stat, device: u32) -> Attributes {
+    let modified =
+        Time { seconds: stat.st_mtime.into(), nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or_default() };
     Attributes {
         device,
         inode: stat.st_ino,
@@ -500,11 +505,14 @@ fn attributes(stat: &Stat, device: u32) -> Attributes {
         special: (0, 0),
         size: u64::try_from(stat.st_size).unwrap_or(0),
         blocks: u64::try_from(stat.st_blocks).unwrap_or(0),
-        modified: Time {
-            seconds: stat.st_mtime.into(),
-            nanoseconds: u32::try_from(stat.st_mtime_nsec).unwrap_or_default(),
-        },
+        accessed: modified,
+        modified,
     }
+}
+
+#[allow(clippy::useless_conversion, reason = "the fields' types differ from one architecture to another")]
+fn accessed(stat: &Stat) -> Time {
+    Time { seconds: stat.st_atime.into(), nanoseconds: u32::try_from(stat.st_atime_nsec).unwrap_or_default() }
 }
 
 /// As [`guest_errno`], for a read, which is repeated after a signal.

@@ -16,7 +16,7 @@ use crate::base::arguments::count;
 use crate::base::errno::Errno;
 use crate::base::ids::InodeId;
 use crate::base::pages::PAGE_BYTES;
-use crate::host::attributes::{Attributes, Time};
+use crate::host::attributes::{Attributes, Time, Times};
 use crate::store::content::Content;
 
 /// Most hard links to one file.
@@ -36,6 +36,7 @@ const SEAL_ANY_WRITE: u32 = 0x8 | 0x10;
 pub(crate) struct Status {
     pub(crate) number: u64,
     pub(crate) mode: u32,
+    pub(crate) accessed: Time,
     pub(crate) modified: Time,
 }
 
@@ -140,6 +141,7 @@ impl Inodes {
             links: inode.links,
             size: inode.content.size(),
             blocks: inode.content.used_pages().saturating_mul(PAGE / 512),
+            accessed: inode.status.accessed,
             modified: inode.status.modified,
             ..Attributes::synthetic(inode.status.number, libc::S_IFREG | inode.status.mode)
         }
@@ -323,10 +325,12 @@ impl Inodes {
         }
     }
 
-    /// Sets the modification time of a file.
-    pub(crate) fn set_time(&mut self, id: InodeId, time: Time) {
+    /// Sets the times of a file. Reading it does not: it would be a change for a reset to take back.
+    pub(crate) fn set_times(&mut self, id: InodeId, times: Times) {
         if let Some(inode) = self.inode_mut(id) {
-            inode.status.modified = time;
+            let status = &mut inode.status;
+            status.accessed = times.accessed.unwrap_or(status.accessed);
+            status.modified = times.modified.unwrap_or(status.modified);
         }
     }
 

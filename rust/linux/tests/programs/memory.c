@@ -159,6 +159,11 @@ static void advice(void) {
     SAY(munlock(at, PAGE));
     SAY(msync(at, PAGE, MS_SYNC));
     SAY(msync(at + 3 * PAGE, PAGE, MS_SYNC));
+    SAY(msync(at + 1, PAGE, MS_SYNC));
+    SAY(msync(at, 1, MS_ASYNC | MS_INVALIDATE));
+    SAY(msync(at, 0, 0));
+    SAY(msync(at, PAGE, MS_SYNC | MS_ASYNC));
+    SAY(msync(at, PAGE, 8));
 }
 
 static void remapping(void) {

@@ -96,6 +96,17 @@ static void scheduling(void) {
     SAY(syscall(SYS_sched_setaffinity, 0, 0, all));
     SAY(syscall(SYS_sched_setaffinity, 99999999, sizeof all, all));
     SAY(syscall(SYS_sched_setaffinity, 0, sizeof all, UNMAPPED));
+    SAY(syscall(SYS_sched_getscheduler, getppid()));
+    SAY(syscall(SYS_sched_getscheduler, -1));
+    SAY(syscall(SYS_sched_getparam, getppid(), &priority));
+    SAY(syscall(SYS_sched_getparam, -1, &priority));
+    SAY(syscall(SYS_sched_getparam, 0, NULL));
+    struct timespec slice = {-1, -1};
+    SAY(syscall(SYS_sched_rr_get_interval, 0, &slice));
+    SAY(slice.tv_sec == 0 && slice.tv_nsec >= 0 && slice.tv_nsec < 1000000000);
+    SAY(syscall(SYS_sched_rr_get_interval, -1, &slice));
+    SAY(syscall(SYS_sched_rr_get_interval, 99999999, &slice));
+    SAY(syscall(SYS_sched_rr_get_interval, 0, UNMAPPED));
     SAY_OK(syscall(SYS_ioprio_set, 1, 0, 0));
     SAY(syscall(SYS_ioprio_set, 9, 0, 0));
     SAY(syscall(SYS_ioprio_set, 1, 0, 2 << 13 | 4));
@@ -127,6 +138,13 @@ static void scheduling(void) {
     attributes.priority = 0;
     attributes.flags = 1UL << 40;
     SAY(syscall(SYS_sched_setattr, 0, &attributes, 0));
+    // The last, since it cannot be taken back inside.
+    int nice = getpriority(PRIO_PROCESS, 0);
+    SAY(setpriority(PRIO_PROCESS, 0, nice + 1));
+    SAY(getpriority(PRIO_PROCESS, (int)syscall(SYS_gettid)) - nice);
+    SAY(setpriority(PRIO_PROCESS, 99999999, nice + 1));
+    SAY(getpriority(9, 0));
+    SAY(setpriority(PRIO_USER, 99999999, 19));
 }
 
 static void memory(void) {
@@ -207,6 +225,12 @@ static void files(void) {
     SAY(unlink(node));
     SAY(syscall(SYS_mknod, node, S_IFDIR | 0700, 0));
     SAY(syscall(SYS_mknod, node, S_IFLNK | 0700, 0));
+    SAY(chmod(place, 02755));
+    SAY(mkdir(node, 06700));
+    SAY(syscall(SYS_stat, node, &stat));
+    printf("mode %o\n", stat.st_mode);
+    SAY(rmdir(node));
+    SAY(chmod(place, 0755));
     SAY(unlink(link));
     SAY(unlink(path));
     SAY(rmdir(place));

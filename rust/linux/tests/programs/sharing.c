@@ -241,6 +241,7 @@ static void directories(void) {
     printf("%o %ld %ld\n", st.st_mode, (long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
     SAY(stat("made", &st));
     printf("%o %ld %ld\n", st.st_mode, (long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+    printf("%ld %ld\n", (long)st.st_atim.tv_sec, st.st_atim.tv_nsec);
     close(fd);
     fd = open("made", O_PATH);
     SAY(fchmod(fd, 0755));
@@ -254,6 +255,7 @@ static void times(void) {
     SAY(syscall(SYS_utimes, "times", values));
     stat("times", &st);
     printf("%ld %ld\n", (long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+    printf("%ld %ld\n", (long)st.st_atim.tv_sec, st.st_atim.tv_nsec);
     SAY(syscall(SYS_utimes, "times", wrong));
     SAY(syscall(SYS_futimesat, AT_FDCWD, "times", values));
     SAY(syscall(SYS_futimesat, AT_FDCWD, "nothing", values));
@@ -261,6 +263,12 @@ static void times(void) {
     SAY(syscall(SYS_utime, "times", &seconds));
     stat("times", &st);
     printf("%ld %ld\n", (long)st.st_mtim.tv_sec, st.st_mtim.tv_nsec);
+    printf("%ld %ld\n", (long)st.st_atim.tv_sec, st.st_atim.tv_nsec);
+    struct timespec of_link[2] = {{9, 10}, {11, 12}};
+    SAY(symlink("times", "times' link"));
+    SAY(utimensat(AT_FDCWD, "times' link", of_link, AT_SYMLINK_NOFOLLOW));
+    SAY(lstat("times' link", &st));
+    printf("%ld %ld\n", (long)st.st_atim.tv_sec, (long)st.st_mtim.tv_sec);
     SAY(syscall(SYS_utime, "times", NULL));
     stat("times", &st);
     SAY(time(NULL) - st.st_mtim.tv_sec < 5);

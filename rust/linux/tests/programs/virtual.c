@@ -94,6 +94,7 @@ static void process(char **argv) {
     SAY(slurp("/proc/sys/kernel/random/uuid"));
     printf("version %c\n", text[14]);
     SAY(slurp("/proc/sys/vm/overcommit_memory"));
+    SAY(slurp("/proc/sys/fs/pipe-max-size") > 4);
     SAY(slurp("/proc/sys/kernel/osrelease") > 3);
     SAY(slurp("/etc/passwd") > 10);
     SAY(slurp("/etc/nsswitch.conf") > 10);

@@ -123,6 +123,15 @@ static void files(void) {
     struct stat st;
     SAY(fstat(fd, &st));
     printf("%ld.%ld\n", (long)st.st_mtim.tv_sec, (long)st.st_mtim.tv_nsec);
+    printf("%ld.%ld\n", (long)st.st_atim.tv_sec, (long)st.st_atim.tv_nsec);
+    struct timespec one[2] = {{9, 10}, {0, UTIME_OMIT}}, other_one[2] = {{0, UTIME_OMIT}, {11, 12}};
+    SAY(futimens(fd, one));
+    SAY(utimensat(AT_FDCWD, "new", other_one, 0));
+    SAY(stat("new", &st));
+    printf("%ld.%ld %ld.%ld\n", (long)st.st_atim.tv_sec, (long)st.st_atim.tv_nsec, (long)st.st_mtim.tv_sec,
+           (long)st.st_mtim.tv_nsec);
+    one[0].tv_nsec = 1000000000;
+    SAY(futimens(fd, one));
     SAY(unlink("new"));
     SAY(fstat(fd, &st));
     printf("links %ld\n", (long)st.st_nlink);

@@ -67,7 +67,7 @@ pub const COMPARED: &[(&str, &str)] = &[
          sendmmsg recvmmsg pipe eventfd open creat stat lstat faccessat statfs fstatfs fchmodat lchown getxattr lgetxattr \
          fgetxattr setxattr lsetxattr fsetxattr listxattr llistxattr flistxattr removexattr lremovexattr \
          fremovexattr mknod mknodat getpgrp getsid getresgid capset restart_syscall clone get_robust_list \
-         sched_setaffinity sched_get_priority_min sched_setparam ioprio_set rt_tgsigqueueinfo setrlimit setuid setgid \
+         sched_setaffinity sched_get_priority_min sched_setparam sched_rr_get_interval ioprio_set rt_tgsigqueueinfo setrlimit setuid setgid \
          setreuid setregid setresuid setresgid setfsuid setfsgid setpgid setsid",
     ),
 ];

@@ -14,7 +14,7 @@ use crate::fs::object::Object;
 use crate::fs::view::find::{find, plain};
 use crate::fs::view::lookup::Node;
 use crate::fs::view::permissions::writable;
-use crate::host::attributes::{Time, now};
+use crate::host::attributes::{Time, Times, now};
 use crate::host::files::HostFile;
 use crate::kernel::call::Call;
 use crate::kernel::process::Process;
@@ -99,94 +99,103 @@ fn is_empty_mount(process: &Process, path: &[u8]) -> bool {
     writable(process, path).is_ok_and(|(mount, rest)| rest.is_empty() && mount.root.is_none())
 }
 
-/// `utimensat(2)`: sets the modification time; there is no other.
+/// `utimensat(2)`.
 pub(crate) fn utimensat(call: &mut Call<'_, '_>) -> CallResult {
     let [directory, path, times, flags, ..] = call.args;
-    let time = if times == 0 {
-        Some(now())
+    let times = if times == 0 {
+        Times::both(now())
     } else {
-        let [_, _, seconds, nanoseconds] = call.user().read_words(times)?;
-        match i64::try_from(nanoseconds) {
-            Ok(libc::UTIME_NOW) => Some(now()),
-            Ok(libc::UTIME_OMIT) => None,
-            Ok(nanoseconds @ 0..=999_999_999) => {
-                let nanoseconds = u32::try_from(nanoseconds).unwrap_or_default();
-                Some(Time { seconds: seconds.cast_signed(), nanoseconds })
-            }
-            _ => return Err(Errno::EINVAL.into()),
-        }
+        let [accessed, accessed_ns, modified, modified_ns] = call.user().read_words(times)?;
+        Times { accessed: to_set(accessed, accessed_ns)?, modified: to_set(modified, modified_ns)? }
     };
+    let changes = times.accessed.is_some() || times.modified.is_some();
     if path == 0 {
         // The file that the descriptor refers to.
         let own = own_open(call, int(directory))?;
-        if let Some(time) = time {
-            match own {
-                OwnFile::File(id) => call.process.overlay.edit().inodes_mut().set_time(id, time),
-                OwnFile::Directory(path) => call.process.overlay.edit().touch_directory(&path, time),
-                OwnFile::Durable(file) => durable::change_file(call, &file, |file| file.set_time(time))?,
-                OwnFile::DurableDirectory(path) => durable::change(call, &path, |_, place| place.set_time(time))?,
-            }
+        match own {
+            _ if !changes => {}
+            OwnFile::File(id) => call.process.overlay.edit().inodes_mut().set_times(id, times),
+            OwnFile::Directory(path) => call.process.overlay.edit().set_times(&path, times),
+            OwnFile::Durable(file) => durable::change_file(call, &file, |file| file.set_times(times))?,
+            OwnFile::DurableDirectory(path) => durable::change(call, &path, |_, place| place.set_times(times))?,
         }
         return Ok(0);
     }
     let path = own_entry(call, int(directory), path, int(flags) & libc::AT_SYMLINK_NOFOLLOW == 0)?;
-    if let Some(time) = time {
-        set_time(call, &path, time)?;
+    if changes {
+        set_times(call, &path, times)?;
     }
     Ok(0)
+}
+
+/// What a `struct timespec` for `utimensat(2)` sets.
+fn to_set(seconds: u64, nanoseconds: u64) -> Result<Option<Time>, Errno> {
+    match i64::try_from(nanoseconds) {
+        Ok(libc::UTIME_NOW) => Ok(Some(now())),
+        Ok(libc::UTIME_OMIT) => Ok(None),
+        Ok(nanoseconds @ 0..=999_999_999) => {
+            let nanoseconds = u32::try_from(nanoseconds).unwrap_or_default();
+            Ok(Some(Time { seconds: seconds.cast_signed(), nanoseconds }))
+        }
+        _ => Err(Errno::EINVAL),
+    }
 }
 
 /// `utimes(2)`: times in microseconds.
 pub(crate) fn utimes(call: &mut Call<'_, '_>) -> CallResult {
     let [path, times, ..] = call.args;
-    set_time_in_microseconds(call, AT_FDCWD, path, times)
+    set_times_in_microseconds(call, AT_FDCWD, path, times)
 }
 
 /// `futimesat(2)`.
 pub(crate) fn futimesat(call: &mut Call<'_, '_>) -> CallResult {
     let [directory, path, times, ..] = call.args;
-    set_time_in_microseconds(call, int(directory), path, times)
+    set_times_in_microseconds(call, int(directory), path, times)
 }
 
-fn set_time_in_microseconds(call: &mut Call<'_, '_>, directory: i32, path: u64, times: u64) -> CallResult {
-    let time = if times == 0 {
-        now()
+fn set_times_in_microseconds(call: &mut Call<'_, '_>, directory: i32, path: u64, times: u64) -> CallResult {
+    let times = if times == 0 {
+        Times::both(now())
     } else {
-        let [_, accessed, seconds, modified] = call.user().read_words(times)?;
-        let is_valid = |microseconds: u64| microseconds < 1_000_000;
-        if !is_valid(accessed) || !is_valid(modified) {
-            return Err(Errno::EINVAL.into());
-        }
-        let nanoseconds = u32::try_from(modified.saturating_mul(1000)).unwrap_or_default();
-        Time { seconds: seconds.cast_signed(), nanoseconds }
+        let [accessed, accessed_us, modified, modified_us] = call.user().read_words(times)?;
+        let time = |seconds: u64, microseconds: u64| match u32::try_from(microseconds) {
+            Ok(microseconds @ 0..1_000_000) => {
+                Ok(Time { seconds: seconds.cast_signed(), nanoseconds: microseconds.saturating_mul(1000) })
+            }
+            _ => Err(Errno::EINVAL),
+        };
+        Times { accessed: Some(time(accessed, accessed_us)?), modified: Some(time(modified, modified_us)?) }
     };
-    set_path_time(call, directory, path, true, time)
+    set_path_times(call, directory, path, times)
 }
 
 /// `utime(2)`: times in seconds.
 pub(crate) fn utime(call: &mut Call<'_, '_>) -> CallResult {
     let [path, times, ..] = call.args;
-    let time = if times == 0 {
-        now()
+    let times = if times == 0 {
+        Times::both(now())
     } else {
-        let [_, seconds] = call.user().read_words(times)?;
-        Time { seconds: seconds.cast_signed(), nanoseconds: 0 }
+        let [accessed, modified] = call
+            .user()
+            .read_words(times)?
+            .map(|seconds: u64| Some(Time { seconds: seconds.cast_signed(), nanoseconds: 0 }));
+        Times { accessed, modified }
     };
-    set_path_time(call, AT_FDCWD, path, true, time)
+    set_path_times(call, AT_FDCWD, path, times)
 }
 
-fn set_path_time(call: &mut Call<'_, '_>, directory: i32, path: u64, follow: bool, time: Time) -> CallResult {
-    let path = own_entry(call, directory, path, follow)?;
-    set_time(call, &path, time)?;
+fn set_path_times(call: &mut Call<'_, '_>, directory: i32, path: u64, times: Times) -> CallResult {
+    let path = own_entry(call, directory, path, true)?;
+    set_times(call, &path, times)?;
     Ok(0)
 }
 
-/// Sets the modification time of the program's own entry at a plain path.
-fn set_time(call: &mut Call<'_, '_>, path: &[u8], time: Time) -> Result<(), Errno> {
+/// Sets the times of the program's own entry at a plain path.
+fn set_times(call: &mut Call<'_, '_>, path: &[u8], times: Times) -> Result<(), Errno> {
     if durable::place(call.process, path).is_some() {
-        return durable::change(call, path, |_, place| place.set_time(time));
+        return durable::change(call, path, |_, place| place.set_times(times));
     }
-    call.process.overlay.edit().set_time(path, time);
+    call.process.overlay.edit().set_times(path, times);
     Ok(())
 }
 

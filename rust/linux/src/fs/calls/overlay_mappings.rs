@@ -57,7 +57,8 @@ pub(crate) fn memfd_create(call: &mut Call<'_, '_>) -> CallResult {
     call.process.files.check_room()?;
     let seals = if flags & libc::MFD_ALLOW_SEALING != 0 { 0 } else { SEAL_SEAL };
     let inodes = call.process.overlay.edit().inodes_mut();
-    let status = Status { number: inodes.number(), mode: 0o777, modified: attributes::now() };
+    let now = attributes::now();
+    let status = Status { number: inodes.number(), mode: 0o777, accessed: now, modified: now };
     let id = inodes.create(Content::default(), status, Some(seals))?;
     let path = [b"/memfd:", name.as_slice(), b" (deleted)"].concat();
     let open = OpenFile::new(Object::Memory { id, device: 0 }, &path, libc::O_RDWR | O_LARGEFILE);

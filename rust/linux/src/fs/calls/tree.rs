@@ -14,7 +14,7 @@ use crate::fs::view::find::find;
 use crate::fs::view::fs_view::FsView;
 use crate::fs::view::lookup::{self, Found, Node};
 use crate::fs::view::permissions::{self, is_writable, parent, writable};
-use crate::host::attributes::now;
+use crate::host::attributes::{Attributes, now};
 use crate::kernel::call::Call;
 use crate::kernel::closing::forget_file;
 use crate::kernel::process::Process;
@@ -43,7 +43,8 @@ pub(crate) fn create(call: &mut Call<'_, '_>, path: &[u8], mode: u64) -> Result<
     permissions::check_parent(call.process, path)?;
     let mode = mode_of(call, mode);
     let overlay = call.process.overlay.edit();
-    let status = Status { number: overlay.inodes_mut().number(), mode, modified: now() };
+    let now = now();
+    let status = Status { number: overlay.inodes_mut().number(), mode, accessed: now, modified: now };
     let id = overlay.create(path, Content::default(), status)?;
     touch_parent(call, path);
     Ok(id)
@@ -84,7 +85,8 @@ pub(crate) fn copy_up(call: &mut Call<'_, '_>, path: &[u8], keep_content: bool) 
         let got = file.read_at(0, &mut bytes, call.context.may_block)?;
         Content::of(bytes.get(..got).unwrap_or_default())
     };
-    let status = Status { number: attributes.inode, mode: attributes.mode, modified: attributes.modified };
+    let Attributes { inode, mode, accessed, modified, .. } = attributes;
+    let status = Status { number: inode, mode, accessed, modified };
     let content = if keep_content { content } else { Content::default() };
     let id = call.process.overlay.edit().create(path, content, status)?;
     overlay_mappings::adopt(call, identity, id, attributes.size)?;
@@ -137,7 +139,9 @@ fn make_directory(call: &mut Call<'_, '_>, directory: i32, path: u64, mode: u64)
     }
     // Entries of the host's directory, which was removed, must not reappear.
     let opaque = is_below(call.view(), &path)?;
-    let mode = mode_of(call, mode);
+    // It inherits S_ISGID; only chmod(2) sets that.
+    let inherited = call.process.overlay.directory_mode(parent(&path)).unwrap_or(0) & libc::S_ISGID;
+    let mode = mode_of(call, mode) & 0o1777 | inherited;
     call.process.overlay.edit().make_directory(&path, mode, opaque, now())?;
     touch_parent(call, &path);
     Ok(0)

@@ -27,9 +27,10 @@ const LINKS_MAX: usize = 40;
 const NAMES_MAX: usize = 512;
 /// Longest name.
 const NAME_MAX: usize = 255;
+const START: Time = Time { seconds: 0, nanoseconds: 0 };
 /// The directory of an empty mount.
 const TMP: OverlayEntry =
-    OverlayEntry::Directory { opaque: false, number: 1, mode: 0o1777, modified: Time { seconds: 0, nanoseconds: 0 } };
+    OverlayEntry::Directory { opaque: false, number: 1, mode: 0o1777, accessed: START, modified: START };
 /// Longest resolved path.
 const PLAIN_MAX: usize = 4096;
 
@@ -298,7 +299,7 @@ pub(crate) fn look_in(view: FsView<'_>, mount: &Mount, rest: &[u8]) -> Result<fi
     let root = mount.root.as_ref().ok_or(Errno::ENOENT)?;
     let mut node = files::look_up(root, rest, mount.device, view.may_block)?;
     if mount.durable.is_some() {
-        node.attributes = node.attributes.owned();
+        node.attributes = node.attributes.owned(node.accessed);
     }
     Ok(node)
 }

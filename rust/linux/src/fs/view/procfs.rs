@@ -162,6 +162,7 @@ const FILES: &[(&str, SyntheticFile)] = &[
     ("/proc/swaps", SyntheticFile::Text(Text::Fixed("Filename\t\t\t\tType\t\tSize\t\tUsed\t\tPriority\n"))),
     ("/proc/sys/fs/file-max", SyntheticFile::Text(Text::Fixed("1048576\n"))),
     ("/proc/sys/fs/nr_open", SyntheticFile::Text(Text::Fixed("1048576\n"))),
+    ("/proc/sys/fs/pipe-max-size", SyntheticFile::Text(Text::Fixed("1048576\n"))),
     ("/proc/sys/kernel/cap_last_cap", SyntheticFile::Text(Text::Fixed("40\n"))),
     ("/proc/sys/kernel/hostname", SyntheticFile::Text(Text::Fixed("mayfly\n"))),
     ("/proc/sys/kernel/ngroups_max", SyntheticFile::Text(Text::Fixed("65536\n"))),

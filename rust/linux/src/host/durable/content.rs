@@ -11,7 +11,7 @@ use rustix::io::ReadWriteFlags;
 
 use super::tree::timestamps;
 use crate::base::errno::Errno;
-use crate::host::attributes::Time;
+use crate::host::attributes::Times;
 use crate::host::files::{DurableFile, HostFile, guest_errno};
 use crate::host::quota::Account;
 
@@ -145,8 +145,8 @@ impl HostFile {
     }
 
     /// Sets the times of access and modification.
-    pub(crate) fn set_time(&self, time: Time) -> Result<(), Errno> {
-        let times = timestamps(time);
+    pub(crate) fn set_times(&self, times: Times) -> Result<(), Errno> {
+        let times = timestamps(times);
         self.wait(|| rustix::fs::futimens(self.as_fd(), &times))
     }
 }

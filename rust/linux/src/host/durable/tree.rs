@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, RenameFlags, Stat, Timespec, Timestamps};
 
 use crate::base::errno::Errno;
-use crate::host::attributes::Time;
+use crate::host::attributes::{Time, Times};
 use crate::host::files::{self, HostFile, Root, guest_errno};
 use crate::host::permits::Permit;
 use crate::host::quota::Durable;
@@ -182,8 +182,8 @@ impl<'a> Place<'a> {
     }
 
     /// Sets the time of access and modification of what is there, a symbolic link included.
-    pub(crate) fn set_time(&self, time: Time) -> Result<(), Errno> {
-        let times = timestamps(time);
+    pub(crate) fn set_times(&self, times: Times) -> Result<(), Errno> {
+        let times = timestamps(times);
         if self.rest.is_empty() {
             let node = self.open_node()?;
             return self.wait(|| rustix::fs::futimens(&node, &times));
@@ -199,8 +199,11 @@ impl<'a> Place<'a> {
     }
 }
 
-/// Both times as one.
-pub(super) fn timestamps(time: Time) -> Timestamps {
-    let time = Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() };
-    Timestamps { last_access: time, last_modification: time }
+/// The times as the host's kernel takes them.
+pub(super) fn timestamps(times: Times) -> Timestamps {
+    let stamp = |time: Option<Time>| match time {
+        Some(time) => Timespec { tv_sec: time.seconds, tv_nsec: time.nanoseconds.into() },
+        None => Timespec { tv_sec: 0, tv_nsec: rustix::fs::UTIME_OMIT },
+    };
+    Timestamps { last_access: stamp(times.accessed), last_modification: stamp(times.modified) }
 }

@@ -4,7 +4,7 @@
 use crate::base::arguments::int;
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt};
-use crate::base::identity::is_self;
+use crate::base::identity::{PARENT_PID, UID, is_self};
 use crate::kernel::call::Call;
 
 /// Size of Linux's processor mask in bytes: one word.
@@ -15,6 +15,10 @@ const ATTRIBUTES_BYTES: u64 = 48;
 const ATTRIBUTES_KNOWN_BYTES: u32 = 56;
 /// SCHED_FLAG_ALL.
 const ATTRIBUTE_FLAGS: u64 = 0x7f;
+/// The lowest priority.
+const NICE_MOST: i32 = 19;
+/// The slice that `sched_rr_get_interval(2)` tells: about that of a Linux with few processors.
+const SLICE_NS: u64 = 4_000_000;
 
 /// `sched_yield(2)`.
 pub(crate) fn sched_yield(call: &mut Call<'_, '_>) -> CallResult {
@@ -53,15 +57,26 @@ pub(crate) fn sched_setaffinity(call: &mut Call<'_, '_>) -> CallResult {
 /// `sched_getscheduler(2)`: SCHED_OTHER.
 pub(crate) fn sched_getscheduler(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, ..] = call.args;
-    check_thread(call, pid)?;
+    check_known(call, pid)?;
     Ok(libc::SCHED_OTHER.unsigned_abs().into())
 }
 
 /// `sched_getparam(2)`: priority 0, the only one of SCHED_OTHER.
 pub(crate) fn sched_getparam(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, parameters, ..] = call.args;
-    check_thread(call, pid)?;
+    if parameters == 0 {
+        return Err(Errno::EINVAL.into());
+    }
+    check_known(call, pid)?;
     call.user().write(parameters, &[0; 4])?;
+    Ok(0)
+}
+
+/// `sched_rr_get_interval(2)`: what Linux tells of SCHED_OTHER is a matter of its load.
+pub(crate) fn sched_rr_get_interval(call: &mut Call<'_, '_>) -> CallResult {
+    let [pid, interval, ..] = call.args;
+    check_known(call, pid)?;
+    call.user().write_words(interval, &[0, SLICE_NS])?;
     Ok(0)
 }
 
@@ -86,10 +101,11 @@ fn range_of(policy: i32) -> Result<(u64, u64), Halt> {
     }
 }
 
-/// `getpriority(2)`: nice value 0, which the system call returns as 20.
+/// `getpriority(2)`: 20 less the nice value.
 pub(crate) fn getpriority(call: &mut Call<'_, '_>) -> CallResult {
-    let [which, ..] = call.args;
-    if int(which).cast_unsigned() == libc::PRIO_PROCESS { Ok(20) } else { Err(Errno::EINVAL.into()) }
+    let [which, who, ..] = call.args;
+    check_whom(call, which, who)?;
+    Ok(NICE_MOST.saturating_add(1).saturating_sub(call.process.resources.nice).unsigned_abs().into())
 }
 
 /// `getcpu(2)`: processor 0 of node 0.
@@ -129,16 +145,17 @@ fn set_policy(call: &mut Call<'_, '_>, pid: u64, policy: i32, parameters: u64) -
     }
 }
 
-/// `sched_getattr(2)`: SCHED_OTHER at nice value 0.
+/// `sched_getattr(2)`: SCHED_OTHER at the nice value.
 pub(crate) fn sched_getattr(call: &mut Call<'_, '_>) -> CallResult {
     let [pid, buffer, size, flags, ..] = call.args;
     let size = u64::from(int(size).cast_unsigned());
-    if int(pid) < 0 || size < ATTRIBUTES_BYTES || int(flags) != 0 {
+    if size < ATTRIBUTES_BYTES || int(flags) != 0 {
         return Err(Errno::EINVAL.into());
     }
-    check_thread(call, pid)?;
+    check_known(call, pid)?;
     // size, policy; flags; nice, priority; runtime, deadline, period.
-    call.user().write_words(buffer, &[ATTRIBUTES_BYTES, 0, 0, 0, 0, 0])?;
+    let nice = call.process.resources.nice.unsigned_abs().into();
+    call.user().write_words(buffer, &[ATTRIBUTES_BYTES, 0, nice, 0, 0, 0])?;
     Ok(0)
 }
 
@@ -166,28 +183,54 @@ pub(crate) fn sched_setattr(call: &mut Call<'_, '_>) -> CallResult {
     check_thread(call, pid)?;
     match (policy, priority) {
         _ if wanted & !ATTRIBUTE_FLAGS != 0 => Err(Errno::EINVAL.into()),
+        (libc::SCHED_OTHER | libc::SCHED_BATCH, 0) if !set_nice(call, int(nice)) => Err(Errno::EPERM.into()),
         (libc::SCHED_OTHER | libc::SCHED_BATCH | libc::SCHED_IDLE, 0) => Ok(0),
         (libc::SCHED_FIFO | libc::SCHED_RR, 1..=99) | (libc::SCHED_DEADLINE, 0) => Err(Errno::EPERM.into()),
         _ => Err(Errno::EINVAL.into()),
     }
 }
 
-/// `setpriority(2)`: lowering it is accepted and has no effect; raising it is refused.
+/// `setpriority(2)`: a lower priority is stored and has no effect; a higher one is refused.
 pub(crate) fn setpriority(call: &mut Call<'_, '_>) -> CallResult {
     let [which, who, nice, ..] = call.args;
-    if !(0..=2).contains(&int(which)) {
-        return Err(Errno::EINVAL.into());
+    check_whom(call, which, who)?;
+    if set_nice(call, int(nice)) { Ok(0) } else { Err(Errno::EACCES.into()) }
+}
+
+/// Whether the program itself is meant, by a thread, its process group or its user.
+fn check_whom(call: &Call<'_, '_>, which: u64, who: u64) -> Result<(), Errno> {
+    match int(which).cast_unsigned() {
+        libc::PRIO_PROCESS => check_thread(call, who),
+        libc::PRIO_PGRP if is_self(int(who)) => Ok(()),
+        libc::PRIO_USER if int(who) == 0 || int(who).cast_unsigned() == UID => Ok(()),
+        libc::PRIO_PGRP | libc::PRIO_USER => Err(Errno::ESRCH),
+        _ => Err(Errno::EINVAL),
     }
-    if int(which).cast_unsigned() == libc::PRIO_PROCESS {
-        check_thread(call, who)?;
+}
+
+/// Stores a nice value, in Linux's range; false if it is below the present one.
+fn set_nice(call: &mut Call<'_, '_>, nice: i32) -> bool {
+    let nice = nice.min(NICE_MOST);
+    let before = call.process.resources.nice;
+    if nice > before {
+        call.process.resources.edit().nice = nice;
     }
-    if int(nice) < 0 { Err(Errno::EACCES.into()) } else { Ok(0) }
+    nice >= before
 }
 
 /// `ioprio_get(2)`, `ioprio_set(2)`: there is no I/O queue.
 pub(crate) fn ioprio(call: &mut Call<'_, '_>) -> CallResult {
     let [which, ..] = call.args;
     if (1..=3).contains(&int(which)) { Ok(0) } else { Err(Errno::EINVAL.into()) }
+}
+
+/// Whether `pid` can be asked about: one of the program's threads, or its parent.
+fn check_known(call: &Call<'_, '_>, pid: u64) -> Result<(), Errno> {
+    match int(pid) {
+        number if number < 0 => Err(Errno::EINVAL),
+        number if number.cast_unsigned() == PARENT_PID => Ok(()),
+        _ => check_thread(call, pid),
+    }
 }
 
 /// Whether `pid` is one of the program's threads; 0 is the caller.

@@ -79,6 +79,7 @@ pub(super) fn stat(call: &mut Call<'_, '_>, tid: Option<u32>) -> Result<String, 
     let number = tid.unwrap_or(PID);
     let cpu_ns = if tid.is_some() { process.thread_cpu_ns(index).unwrap_or(0) } else { process.cpu_ns() };
     let [ignored, handled] = process.signals.ignored_and_handled();
+    let nice = u64::from(process.resources.nice.unsigned_abs());
     // These fields have the signals below 32 only.
     let low = |set: crate::signal::signals::SignalSet| set.bits() & 0x7fff_ffff;
     let fields: [u64; 49] = [
@@ -97,8 +98,8 @@ pub(super) fn stat(call: &mut Call<'_, '_>, tid: Option<u32>) -> Result<String, 
         0,
         0,
         0,
-        20,
-        0,
+        nice.saturating_add(20),
+        nice,
         count(process.threads.len()),
         0,
         ticks(process.shared.started_boottime_ns),
