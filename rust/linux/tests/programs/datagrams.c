@@ -277,7 +277,8 @@ static void network(int domain) {
     struct mmsghdr many[3] = {0};
     struct iovec words[3] = {{"a", 1}, {"bb", 2}, {"ccc", 3}};
     for (int i = 0; i < 3; i++)
-        many[i].msg_hdr = (struct msghdr){.msg_name = &name, .msg_namelen = size, .msg_iov = &words[i], .msg_iovlen = 1};
+        many[i].msg_hdr =
+            (struct msghdr){.msg_name = &name, .msg_namelen = size, .msg_iov = &words[i], .msg_iovlen = 1};
     SAY(sendmmsg(a, many, 3, 0));
     for (int i = 0; i < 3; i++)
         words[i] = (struct iovec){buffer + 100 * i, 100};
@@ -361,7 +362,8 @@ static void threads(void) {
     for (int i = 0; i < 100; i++) {
         char text[16], back[16] = "";
         int len = snprintf(text, sizeof text, "number %d", i);
-        if (send(client, text, len, 0) == len && recv(client, back, sizeof back, 0) == len) fine += !memcmp(text, back, len);
+        if (send(client, text, len, 0) == len && recv(client, back, sizeof back, 0) == len)
+            fine += !memcmp(text, back, len);
     }
     SAY(fine);
     pthread_join(thread, NULL);
@@ -382,7 +384,8 @@ static void says_sender(int fd) {
     memset(&sender, 0, sizeof sender);
     socklen_t len = sizeof sender;
     SAY(recvfrom(fd, buffer, 100, MSG_DONTWAIT, &sender.any, &len));
-    printf("%s%s\n", len > 0 ? "from a name" : "from none", len > 0 && sender.any.sa_family == AF_UNIX ? "" : ", or family");
+    printf("%s%s\n", len > 0 ? "from a name" : "from none",
+           len > 0 && sender.any.sa_family == AF_UNIX ? "" : ", or family");
 }
 
 static void local(const char *format) {
@@ -447,8 +450,12 @@ static void local(const char *format) {
     SAY(pipe(ends));
     char control[CMSG_SPACE(sizeof(int))] = {0};
     struct iovec part = {"fd", 2};
-    struct msghdr message = {
-        .msg_name = &other, .msg_namelen = other_len, .msg_iov = &part, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control};
+    struct msghdr message = {.msg_name = &other,
+                             .msg_namelen = other_len,
+                             .msg_iov = &part,
+                             .msg_iovlen = 1,
+                             .msg_control = control,
+                             .msg_controllen = sizeof control};
     struct cmsghdr *head = CMSG_FIRSTHDR(&message);
     *head = (struct cmsghdr){.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))};
     memcpy(CMSG_DATA(head), &ends[1], sizeof(int));
