@@ -21,3 +21,10 @@ pub(crate) struct Opener {
     /// It has been, even if that is closed again.
     pub(crate) met: bool,
 }
+
+impl Opener {
+    /// Whether it has joined for this access, of which one end waits.
+    pub(crate) fn is_for(&self, access: Access) -> bool {
+        access.reads == self.reads && access.writes != self.reads
+    }
+}

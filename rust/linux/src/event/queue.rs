@@ -26,7 +26,7 @@ const KEPT_INSIDE_BYTES: usize = 16 << 10;
 /// Content of at least this size is shared between a snapshot and its forks.
 const SHARED_BYTES: usize = 4 << 10;
 /// Cost of a message besides its bytes, with its sender's address, so that empty messages are bounded too.
-const MESSAGE_COST: usize = 256;
+pub(crate) const MESSAGE_COST: usize = 256;
 
 /// The buffer: bytes in the queue, and bytes already read.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -331,6 +331,8 @@ impl Queue {
 
     /// Appends `count` zero bytes, and returns them.
     pub(crate) fn grow(&mut self, count: usize) -> &mut [u8] {
+        // Unshares the bytes, and then they start at 0.
+        self.own_mut();
         let (left, start) = (self.len(), self.start);
         let bytes = self.own_mut();
         let is_moved = start > left && bytes.len().saturating_add(count) > bytes.capacity();

@@ -128,7 +128,7 @@ impl Process {
         };
         // The FIFO that it opens has been opened at the other end: the call succeeds, and then the signal is handled.
         let tid = self.threads.get(index).map_or(0, |thread| thread.tid);
-        if self.pollables.opener(tid).is_some_and(|(_, met)| met) {
+        if self.pollables.opener(tid).is_some_and(|opener| opener.met) {
             return Ok(());
         }
         let interrupted = match waiting {

@@ -64,11 +64,8 @@ impl Pollables {
         for opener in self.openers.iter_mut().filter(|opener| opener.queue == id) {
             opener.met |= if opener.reads { access.writes } else { access.reads };
         }
-        for side in [Side::Reader, Side::Writer] {
-            for owner in self.owners(id, side) {
-                self.record_event(owner, Event::State);
-            }
-        }
+        let owners = [self.owners(id, Side::Reader), self.owners(id, Side::Writer)].concat();
+        self.record_event_of(&owners, Event::State);
         id
     }
 
@@ -97,8 +94,8 @@ impl Pollables {
     }
 
     /// What a thread waits for in `open`, and whether it has been opened.
-    pub(crate) fn opener(&self, tid: u32) -> Option<(QueueId, bool)> {
-        self.openers.iter().find(|opener| opener.tid == tid).map(|opener| (opener.queue, opener.met))
+    pub(crate) fn opener(&self, tid: u32) -> Option<Opener> {
+        self.openers.iter().find(|opener| opener.tid == tid).copied()
     }
 
     /// Ends a thread's wait in `open`: its open file follows.

@@ -184,9 +184,8 @@ impl Pollables {
             End::Inside(owner) => self.record_event(owner, event),
             End::Many(0) => {}
             End::Many(_) => {
-                for owner in self.owners(id, side) {
-                    self.record_event(owner, event);
-                }
+                let owners = self.owners(id, side);
+                self.record_event_of(&owners, event);
             }
             End::Resolver(client) => self.answer_stream(client),
             End::Inbound(_) => self.inbound.news = true,

@@ -38,6 +38,7 @@ impl Pollables {
     pub(crate) fn answer_stream(&mut self, client: PollableId) {
         let Ok(Socket { input: Some(input), output: Some(output), .. }) = self.socket(client) else { return };
         let (input, output) = (*input, *output);
+        let mut has_answered = false;
         for _ in 0..ANSWERS_MAX {
             // With nothing to take, the client would wait for ever.
             let has_space = self.room(input) >= ANSWER_BYTES || self.queue(input).is_some_and(Queue::is_empty);
@@ -54,6 +55,10 @@ impl Pollables {
             self.take(output, size.saturating_add(SIZE_BYTES));
             let size = u16::try_from(answer.len()).unwrap_or(0).to_be_bytes();
             self.write_bytes(input, &[&size[..], &answer].concat());
+            has_answered = true;
+        }
+        // Once for all of them.
+        if has_answered {
             self.note_written(input);
         }
         let complete = |queue: &Queue| {

@@ -111,9 +111,15 @@ impl Pollables {
         };
         let is_counted = |id: PollableId| {
             let watchers = self.get(id).map_or(&[][..], |pollable| &pollable.watchers);
-            watchers.iter().all(|&(watcher, count)| {
-                count == registrations().filter(|it| *it == (watcher, WatchTarget::Pollable(id))).count()
-            })
+            // With none of a count of 0 and no watcher twice: each is one registration at least, and all are counted.
+            let mut counted = watchers.iter().map(|(watcher, _)| *watcher).collect::<Vec<_>>();
+            counted.sort_unstable();
+            let are_distinct = counted.windows(2).all(|pair| pair.first() != pair.last());
+            are_distinct
+                && watchers.iter().all(|&(watcher, count)| {
+                    count > 0
+                        && count == registrations().filter(|it| *it == (watcher, WatchTarget::Pollable(id))).count()
+                })
         };
         if !registrations().all(is_watched) || !self.ids().all(is_counted) {
             return false;
@@ -184,6 +190,12 @@ mod tests {
         let mut lost = nested(&[&[1], &[]]);
         lost.list[1].as_mut().unwrap().watchers.clear();
         assert!(!lost.is_sound());
+        let mut watched_by_itself = nested(&[&[1], &[]]);
+        watched_by_itself.get_mut(PollableId(0)).unwrap().watchers.push((PollableId(0), 0));
+        assert!(!watched_by_itself.is_sound(), "no registration stands for it");
+        let mut twice = nested(&[&[1], &[]]);
+        twice.get_mut(PollableId(1)).unwrap().watchers.push((PollableId(0), 1));
+        assert!(!twice.is_sound());
     }
 
     #[test]

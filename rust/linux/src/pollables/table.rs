@@ -258,6 +258,15 @@ impl Pollables {
         self.propagate_event(id, event, &mut Look::new());
     }
 
+    /// The same of several. Their watchers' watchers count against one bound, since one call of the program has caused
+    /// all of them.
+    pub(crate) fn record_event_of(&mut self, ids: &[PollableId], event: Event) {
+        let mut look = Look::new();
+        for id in ids {
+            self.propagate_event(*id, event, &mut look);
+        }
+    }
+
     fn propagate_event(&mut self, id: PollableId, event: Event, look: &mut Look) {
         let Some(pollable) = self.get_mut(id) else { return };
         let count = match event {

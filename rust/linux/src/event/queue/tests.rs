@@ -109,6 +109,13 @@ fn forks_share_content_that_they_do_not_change() {
     let mut fork = frozen.clone();
     let is_shared = |fork: &Queue| fork.front().as_ptr() == frozen.front().as_ptr();
     assert!(is_shared(&fork));
+    // More than is left, and what is left fills its buffer when it becomes the fork's own.
+    let mut most_read = frozen.clone();
+    most_read.pop(MUCH - 1000);
+    most_read.push(b"new");
+    assert!(
+        most_read.len() == 1003 && most_read.front().starts_with(&[7; 1000]) && most_read.front().ends_with(b"new")
+    );
     fork.pop(MUCH / 2);
     assert_eq!(fork.front(), [7; MUCH / 2], "a read does not change other forks");
     fork.push(b"new");

@@ -4,7 +4,7 @@
 use crate::base::errno::Errno;
 use crate::base::halt::{Halt, Wait};
 use crate::base::ids::PollableId;
-use crate::event::fifo::Access;
+use crate::event::fifo::{Access, Opener};
 use crate::fs::object::Object;
 use crate::fs::open_files::OpenFile;
 use crate::host::attributes::Attributes;
@@ -26,7 +26,9 @@ pub(crate) fn open(call: &mut Call<'_, '_>, path: &[u8], number: u64, flags: i32
     let other = if access.reads { Side::Writer } else { Side::Reader };
     let pollables = &call.process.pollables;
     // The call is repeated. A signal handler that opens a FIFO in the meantime is another call.
-    if let Some((queue, met)) = pollables.opener(tid).filter(|_| call.waited.is_some()) {
+    // So is one whose flags the program has changed meanwhile: openat2(2) has them in its memory.
+    let joined = pollables.opener(tid).filter(|opener| call.waited.is_some() && opener.is_for(access));
+    if let Some(Opener { queue, met, .. }) = joined {
         if !met && !pollables.has_fifo_end(queue, other) {
             return Err(wait());
         }
@@ -35,12 +37,17 @@ pub(crate) fn open(call: &mut Call<'_, '_>, path: &[u8], number: u64, flags: i32
         let id = pollables.open_fifo(queue, access);
         return Ok(OpenFile::new(Object::Pollable(id), path, flags));
     }
+    // What this thread has begun to open and waits for no longer is no other end.
+    if pollables.opener(tid).is_some() {
+        call.process.pollables.edit().drop_openers(|waiting| waiting != tid);
+        call.note_change();
+    }
+    let pollables = &call.process.pollables;
     let has_other = pollables.fifo(number).is_some_and(|queue| pollables.has_fifo_end(queue, other));
     if nonblocking && !access.reads && !has_other {
         return Err(Errno::ENXIO.into());
     }
     let pollables = call.process.pollables.edit();
-    pollables.drop_openers(|waiting| waiting != tid);
     let queue = pollables.join_fifo(number, access);
     let goes_on = nonblocking || has_other || (access.reads && access.writes);
     let opened = if goes_on {
@@ -64,13 +71,15 @@ pub(crate) fn drop_openers(call: &mut Call<'_, '_>, caller: u32, number: u64, wa
     let is_open = |number: u64| {
         [libc::SYS_open, libc::SYS_openat, libc::SYS_openat2, libc::SYS_creat].contains(&number.cast_signed())
     };
-    let still_waits = |tid: u32| {
-        if tid == caller {
-            return waits && is_open(number);
-        }
-        let state = threads.by_tid(tid).and_then(|index| threads.get(index)).map(|thread| &thread.state);
-        matches!(state, Some(ThreadState::Waiting(Waiting::Call { number, .. })) if is_open(*number))
-    };
+    if pollables.openers.is_empty() {
+        return;
+    }
+    let waiting: Vec<u32> = threads
+        .iter()
+        .filter(|thread| matches!(thread.state, ThreadState::Waiting(Waiting::Call { number, .. }) if is_open(number)))
+        .map(|thread| thread.tid)
+        .collect();
+    let still_waits = |tid: u32| if tid == caller { waits && is_open(number) } else { waiting.contains(&tid) };
     let is_over = pollables.openers.iter().any(|opener| !still_waits(opener.tid));
     if is_over && pollables.edit().drop_openers(still_waits) {
         call.note_change();

@@ -15,12 +15,13 @@ use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt, Wait};
 use crate::base::ids::{OpenId, PollableId, QueueId};
 use crate::event::events::Event;
-use crate::event::queue::{End, Sender};
+use crate::event::queue::{End, MESSAGE_COST, Sender};
 use crate::kernel::buffers::{Buffer, total};
 use crate::kernel::call::Call;
 use crate::net::address::Address;
 use crate::net::calls::receive::{deadline, take_error};
 use crate::net::resolver;
+use crate::net::socket::CONNECTION_BYTES;
 
 /// Largest datagram of IPv4, and of IPv6.
 const BYTES_MAX: u64 = 65_507;
@@ -205,7 +206,8 @@ fn send_to_socket(
         return Err(Errno::ENOTCONN.into());
     }
     let most = u64::try_from(buffer.unwrap_or(SEND_BUFFER)).unwrap_or(0).saturating_sub(SEND_BUFFER_SPARE);
-    if size > most {
+    // A larger one would fit into no receiver's queue, and would wait for ever.
+    if size > most.min((CONNECTION_BYTES - MESSAGE_COST) as u64) {
         return Err(Errno::EMSGSIZE.into());
     }
     if let Some(error) = take_error(call, id) {
