@@ -226,7 +226,7 @@ fn a_program_is_refused_what_is_above_its_limits_and_goes_on() {
     assert_eq!(snapshot.limit_hits(), LimitHits::default());
     let mut worker = Worker::fork(&snapshot).unwrap();
     for _ in 0..2 {
-        assert_eq!(text(&mut worker, "/alloc-descriptors"), "5, then -24\n");
+        assert_eq!(text(&mut worker, "/alloc-descriptors"), "4, then -24\n");
         assert_eq!(worker.limit_hits(), hits(1, 0, 0), "also after the reset");
         assert_eq!(text(&mut worker, "/alloc-thread"), "-11 -11, fork -38\n");
         assert_eq!(worker.limit_hits(), hits(0, 2, 0));

@@ -32,7 +32,7 @@ fn worker() -> Worker {
 
 #[test]
 fn the_inventory_names_it_as_the_exception() {
-    assert_eq!(KEPT.iter().map(|item| item.name).collect::<Vec<_>>(), ["shared-memory"]);
+    assert_eq!(KEPT.iter().map(|item| item.name).collect::<Vec<_>>(), ["shared-memory", "durable-file"]);
     assert!(INVENTORY.iter().all(|item| !item.restored_by.is_empty()));
 }
 

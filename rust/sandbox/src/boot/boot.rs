@@ -171,9 +171,11 @@ impl<'a> Boot<'a> {
         let process = &self.runner.process;
         let is_missing = process.application() == Application::Missing;
         match stop {
-            // The error names the listeners that there are instead.
+            // The error names the listeners that there are instead, or that there are none any more.
             Stop::CpuLimit | Stop::WallLimit | Stop::Stuck { .. } | Stop::Waits { .. }
-                if is_missing && self.is_server && !process.listeners().is_empty() =>
+                if is_missing
+                    && self.is_server
+                    && (!process.listeners().is_empty() || self.listens_since_ns.is_some()) =>
             {
                 self.not_listening()
             }

@@ -128,10 +128,10 @@ mod tests {
 
     #[test]
     fn the_process_is_measured() {
-        let before = descriptors();
+        // Other tests open and close some at the same time, those of whole servers, but not these.
         let files: Vec<_> = (0..400).map(|_| fs::File::open("/dev/null").unwrap()).collect();
-        // Other tests open and close some in the meantime, those of whole servers.
-        assert!(before > 2 && descriptors() + 200 > before + files.len() as u64, "{before} {}", descriptors());
+        let counted = descriptors();
+        assert!(counted > files.len() as u64, "{counted}");
         assert!(descriptor_limit() >= descriptors());
         assert!(resident_bytes() > 1 << 20);
     }
