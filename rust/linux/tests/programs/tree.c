@@ -182,6 +182,14 @@ static void reading(void) {
 static void opening(void) {
     SAY(open("file", O_RDONLY | O_DIRECTORY));
     SAY(open("link", O_RDONLY | O_NOFOLLOW));
+    int itself = open("link", O_PATH | O_NOFOLLOW);
+    struct stat of_link;
+    char byte;
+    SAY(fstat(itself, &of_link) == 0 && S_ISLNK(of_link.st_mode));
+    SAY(read(itself, &byte, 1));
+    SAY(close(itself));
+    SAY(open("link", O_PATH | O_NOFOLLOW | O_DIRECTORY));
+    SAY(fchmodat(AT_FDCWD, "link", 0600, AT_SYMLINK_NOFOLLOW));
     SAY(open("directory", O_WRONLY));
     SAY(open("directory", O_RDWR));
     SAY(open("file", O_RDONLY | O_CREAT | O_EXCL, 0600));

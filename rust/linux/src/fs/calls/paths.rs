@@ -122,8 +122,15 @@ fn open_node(call: &mut Call<'_, '_>, path: &[u8], node: &Node, flags: i32) -> R
         }
         return Ok(again);
     }
-    if node.link_target(call.view())?.is_some() {
-        return Err(Errno::ELOOP.into());
+    if let Some(target) = node.link_target(call.view())? {
+        if flags & libc::O_PATH == 0 {
+            return Err(Errno::ELOOP.into());
+        }
+        if flags & libc::O_DIRECTORY != 0 {
+            return Err(Errno::ENOTDIR.into());
+        }
+        // It stands for the link. Nothing reads from it.
+        return Ok(OpenFile::new(Object::Text { content: target.into(), attributes }, absolute(path), flags));
     }
     if flags & libc::O_DIRECTORY != 0 {
         return Err(Errno::ENOTDIR.into());
