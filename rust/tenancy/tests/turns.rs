@@ -102,7 +102,7 @@ fn a_tenant_gets_only_its_share_of_the_overflow_and_another_gets_its_turns() {
     // Running requests are answered at shutdown.
     server.shutdown();
     for receiver in parked {
-        assert_eq!(receiver.try_recv().unwrap().error(), (503, "unavailable".to_owned()));
+        assert_eq!(receiver.recv_timeout(PATIENCE).unwrap().error(), (503, "unavailable".to_owned()));
     }
 }
 
