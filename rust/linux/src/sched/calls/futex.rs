@@ -34,7 +34,9 @@ pub(crate) fn futex(call: &mut Call<'_, '_>) -> CallResult {
         return Err(Errno::EINVAL.into());
     }
     let (value, third) = (int(value), int(third));
-    let is_file = operation & libc::FUTEX_PRIVATE_FLAG == 0 && (is_file(call, address) || is_file(call, second));
+    let has_second = matches!(command, libc::FUTEX_REQUEUE | libc::FUTEX_CMP_REQUEUE | libc::FUTEX_WAKE_OP);
+    let is_file = operation & libc::FUTEX_PRIVATE_FLAG == 0
+        && (is_file(call, address) || (has_second && is_file(call, second)));
     if is_file && !matches!(command, libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET) {
         // Those that wait look again.
         call.note_change();
