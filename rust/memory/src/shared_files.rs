@@ -27,7 +27,7 @@ use mayfly_machine::{FileKey, Mapping, PAGE_SIZE, SharedFile};
 use crate::layout::{PAGE, Reach, SHARED_FILES_MAX, SHARED_FILES_PHYSICAL};
 use crate::sealed::memfd;
 
-/// Windows start and end at multiples of this many pages of their files: 2 MiB.
+/// Windows start and end at multiples of this many pages of their files: 2 MiB. Their sizes are powers of two.
 const UNIT: u64 = 512;
 /// Most pages of a window: 1 GiB.
 const WINDOW_MAX: u64 = 1 << 18;
@@ -130,15 +130,23 @@ impl SharedFiles {
         if let Some(window) = self.windows.iter().find(has) {
             return Ok(FIRST_FRAME + window.first + (page - window.start));
         }
-        let start = page - page % UNIT;
-        let wanted = file_pages.saturating_sub(start).clamp(1, WINDOW_MAX).next_multiple_of(UNIT);
-        let (first, pages) = self.place(wanted).or_else(|| self.place(UNIT)).ok_or_else(no_room)?;
+        // From a multiple of the largest window on, so that a file that is read backwards takes no more windows than
+        // one that is read forwards, and twice as large as before at least when the file has grown.
+        let large = page - page % WINDOW_MAX;
+        let pages = file_pages.max(page.saturating_add(1)).saturating_sub(large);
+        let wanted = pages.clamp(UNIT, WINDOW_MAX).next_power_of_two();
+        let small = page - page % UNIT;
+        let (start, first, pages) = match (self.place(wanted), self.place(UNIT)) {
+            (Some(first), _) => (large, first, wanted),
+            (None, Some(first)) => (small, first, UNIT),
+            (None, None) => return Err(no_room()),
+        };
         self.map(file, start, first, pages)?;
         Ok(FIRST_FRAME + first + (page - start))
     }
 
-    /// Room for a window, and its size.
-    fn place(&self, pages: u64) -> Option<(u64, u64)> {
+    /// Room for a window.
+    fn place(&self, pages: u64) -> Option<u64> {
         let mut at = 0;
         for window in &self.windows {
             if window.first - at >= pages {
@@ -146,7 +154,7 @@ impl SharedFiles {
             }
             at = window.end();
         }
-        (at + pages <= FRAMES_MAX).then_some((at, pages))
+        (at + pages <= FRAMES_MAX).then_some(at)
     }
 
     fn map(&mut self, file: &SharedFile, start: u64, first: u64, pages: u64) -> io::Result<()> {
@@ -344,5 +352,22 @@ mod tests {
         assert!(windows.into_iter().all(|frame| frame.is_ok()));
         assert!(files.frame_or_map(&large, 4 * WINDOW_MAX, pages).is_err(), "as much as there is room for");
         assert!(files.frame_or_map(&large, u64::MAX - 600, u64::MAX).is_err());
+    }
+
+    #[test]
+    fn a_file_takes_few_windows_whichever_way_it_is_read_and_however_it_grows() {
+        let (_, shared) = file(3, &[]);
+        let mut files = SharedFiles::default();
+        let pages = 2 * WINDOW_MAX;
+        for page in (0..pages).rev().step_by(UNIT as usize / 2) {
+            files.frame_or_map(&shared, page, pages).unwrap();
+        }
+        assert_eq!(files.windows.len(), 2);
+        files.retain(|_| false).unwrap();
+        for page in (0..WINDOW_MAX).step_by(100) {
+            let frame = files.frame_or_map(&shared, page, page + 1).unwrap();
+            assert_eq!(files.source(frame).map(|(_, _, page)| page), Some(page));
+        }
+        assert_eq!(files.windows.len() as u32, (WINDOW_MAX / UNIT).ilog2() + 1);
     }
 }

@@ -128,6 +128,7 @@ impl Runner {
     /// mapped shared from durable mounts: its own access would wait for a disk. It gets them where it may.
     #[inline]
     pub(crate) fn begin_leg(&mut self, machine: &mut Machine, may_block: bool) {
+        machine.forget_losses();
         // Pages that cannot be taken away may make this thread wait, at worst.
         self.may_block = may_block || machine.unmap_shared_files().is_err();
     }

@@ -40,6 +40,8 @@ pub(crate) struct SharedFilePages {
     pub(crate) tables: HashSet<u64>,
     /// How many were mapped since all were removed.
     pub(crate) pages: u64,
+    /// In how many runs of neighbours.
+    pub(crate) runs: u64,
     /// How often the processor could not reach one since a leg began.
     pub(crate) losses: u32,
 }
@@ -48,6 +50,11 @@ impl SharedFilePages {
     /// There may be a page at `address`.
     pub(crate) fn note(&mut self, address: u64) {
         self.tables.insert(address - address % TABLE_BYTES);
+    }
+
+    /// Whether that is known already.
+    pub(crate) fn has_noted(&self, address: u64) -> bool {
+        self.tables.contains(&(address - address % TABLE_BYTES))
     }
 }
 

@@ -14,13 +14,18 @@ use crate::machine::machine::Machine;
 /// How often a program may meet a page that its file has lost, or that cannot be read, before something else is taken to
 /// be wrong. Each time costs it a fault.
 const LOSSES_MAX: u32 = 64;
-/// Most pages in the tables at a time. Removing them, which a loop may have to do, takes less than a millisecond.
+/// Most pages in the tables at a time, runs of neighbours that they were mapped in, and tables: what removing them takes
+/// is bounded. Whoever needs more has all of them removed, and those that are needed come back by faults.
 const PAGES_MAX: u64 = 16_384;
+const RUNS_MAX: u64 = 256;
+const TABLES_MAX: usize = 256;
 
 impl Machine {
     /// Maps `count` pages of a file from `first` on at `address`, as they are: what the program writes to them is
     /// written to the file. Pages that are there already are left alone. `file_pages` is how long the file is; pages
     /// behind its end must not be mapped. They never belong to the snapshot: a reset and a freeze remove them.
+    ///
+    /// All other such pages may be removed for these, which the program needs.
     ///
     /// Returns how many of the first pages are there now.
     ///
@@ -33,16 +38,66 @@ impl Machine {
         address: u64,
         prot: Prot,
         file: &SharedFile,
+        pages: (u64, u64),
+        file_pages: u64,
+    ) -> Result<u64, MemoryError> {
+        if !self.has_room_for(address, pages.1) {
+            self.remove_shared_file_pages()?;
+        }
+        match self.map_shared_file_pages(address, prot, file, pages, file_pages) {
+            Err(MemoryError::Limit { .. }) if self.has_shared_files() => {
+                self.remove_shared_file_pages()?;
+                self.map_shared_file_pages(address, prot, file, pages, file_pages)
+            }
+            result => result,
+        }
+    }
+
+    /// Maps pages of a file as [`Machine::map_shared_file`] does, if there is room for them beside those that are there
+    /// already.
+    pub fn map_shared_file_ahead(
+        &mut self,
+        address: u64,
+        prot: Prot,
+        file: &SharedFile,
+        pages: (u64, u64),
+        file_pages: u64,
+    ) {
+        if self.has_room_for(address, pages.1) {
+            let _ = self.map_shared_file_pages(address, prot, file, pages, file_pages);
+        }
+    }
+
+    /// Whether so many pages can be mapped without removing others.
+    fn has_room_for(&self, address: u64, count: u64) -> bool {
+        let shared = &self.changes.shared_files;
+        let len = count.saturating_mul(PAGE_SIZE);
+        shared.pages.saturating_add(count) <= PAGES_MAX
+            && (shared.runs < RUNS_MAX || self.continues_shared_files(address, len))
+            && (shared.tables.len() < TABLES_MAX
+                || (shared.has_noted(address) && shared.has_noted(address.saturating_add(len.saturating_sub(1)))))
+    }
+
+    /// Whether there is such a page next to a range.
+    fn continues_shared_files(&self, address: u64, len: u64) -> bool {
+        let [before, after] = [address.checked_sub(PAGE_SIZE), address.checked_add(len)];
+        [before, after].into_iter().flatten().any(|page| page < USER_END && self.is_shared_file_page(page))
+    }
+
+    fn map_shared_file_pages(
+        &mut self,
+        address: u64,
+        prot: Prot,
+        file: &SharedFile,
         (first, count): (u64, u64),
         file_pages: u64,
     ) -> Result<u64, MemoryError> {
         Self::check_range(address, count.saturating_mul(PAGE_SIZE))?;
         let prot = if file.writable { prot } else { prot.without(Prot::WRITE) };
-        if self.changes.shared_files.pages.saturating_add(count) > PAGES_MAX {
-            // Those that are needed come back by faults.
-            self.unmap_shared_files()?;
-        }
         self.translations.clear();
+        if !self.continues_shared_files(address, count.saturating_mul(PAGE_SIZE)) {
+            self.changes.shared_files.runs += 1;
+        }
         let mut done = 0;
         while done < count {
             match self.map_shared_file_page(address + done * PAGE_SIZE, prot, file, first + done, file_pages) {
@@ -80,13 +135,21 @@ impl Machine {
         })
     }
 
-    /// Finds out whether a page of a file can be mapped shared, now that nothing depends on it.
+    /// Finds out whether a page of a file can be mapped shared, now that nothing depends on it. Pages that are mapped
+    /// may be removed for it.
     ///
     /// # Errors
     ///
     /// As [`Machine::map_shared_file`].
     pub fn check_shared_file(&mut self, file: &SharedFile, page: u64, file_pages: u64) -> Result<(), MemoryError> {
-        self.shared_file_frame(file, page, file_pages).map(|_| ())
+        match self.shared_file_frame(file, page, file_pages) {
+            Err(MemoryError::Limit { .. }) if self.has_shared_files() => {
+                self.remove_shared_file_pages()?;
+                self.shared_file_frame(file, page, file_pages)
+            }
+            result => result,
+        }
+        .map(|_| ())
     }
 
     /// Whether files are mapped shared.
@@ -123,14 +186,20 @@ impl Machine {
     /// [`MemoryError::Host`] if the kernel refuses; the machine must not be used again then.
     #[inline]
     pub fn unmap_shared_files(&mut self) -> Result<(), MemoryError> {
-        self.changes.shared_files.losses = 0;
         if self.has_shared_files() { self.remove_shared_file_pages() } else { Ok(()) }
+    }
+
+    /// A leg begins: pages that files lose are counted from here on.
+    #[inline]
+    pub fn forget_losses(&mut self) {
+        self.changes.shared_files.losses = 0;
     }
 
     #[cold]
     fn remove_shared_file_pages(&mut self) -> Result<(), MemoryError> {
         let mut found = Vec::new();
         self.changes.shared_files.pages = 0;
+        self.changes.shared_files.runs = 0;
         for start in std::mem::take(&mut self.changes.shared_files.tables) {
             let (from, to) = (start.max(USER_MIN), (start + TABLE_BYTES).min(USER_END));
             self.tables.for_each(&mut self.memory, from, to, &mut |memory, address, _, entry| {

@@ -51,19 +51,19 @@ pub(crate) fn fault_in(
     }
     let file = shared_file(file);
     let file_pages = size.div_ceil(PAGE_SIZE);
-    let mut map = |range: PageRange| {
-        let VmaKind::Durable { offset, .. } = vma.covering(range).kind else { return Ok(0) };
+    let part = |range: PageRange| {
+        let VmaKind::Durable { offset, .. } = vma.covering(range).kind else { return (0, 0) };
         let first = offset / PAGE_SIZE;
-        let count = (range.len() / PAGE_SIZE).min(file_pages.saturating_sub(first));
-        machine.map_shared_file(range.start(), vma.prot, &file, (first, count), file_pages)
+        (first, (range.len() / PAGE_SIZE).min(file_pages.saturating_sub(first)))
     };
-    map(whole).map_err(Refused::Machine)?;
-    // Neighbours are best effort.
+    machine.map_shared_file(page, vma.prot, &file, part(whole), file_pages).map_err(Refused::Machine)?;
+    // Neighbours are best effort: nothing is removed for them.
     let bytes = AROUND_PAGES.saturating_mul(PAGE_SIZE);
     let start = page.saturating_sub(page.checked_rem(bytes).unwrap_or(0));
     if let Some(window) = PageRange::at(start, bytes).and_then(|window| window.intersection(vma.range)) {
-        let _ = map(window.before(page));
-        let _ = map(window.after(whole.end()));
+        for range in [window.before(page), window.after(whole.end())] {
+            machine.map_shared_file_ahead(range.start(), vma.prot, &file, part(range), file_pages);
+        }
     }
     Ok(())
 }

@@ -58,7 +58,7 @@ impl Worker {
         self.state = WorkerState::Poisoned;
         let now = host_clock::monotonic_ns();
         let slice_ns = nanoseconds(slice.time);
-        self.runner.may_block = slice.may_block;
+        self.runner.begin_leg(&mut self.machine, slice.may_block);
         self.runner.process.run_from(now);
         clock::tell(&mut self.machine, now, self.runner.process.suspended_ns());
         let processor_clock = self.machine.cpu_clock();
