@@ -57,6 +57,9 @@ pub(crate) fn system_call(process: &mut Process, machine: &mut Machine, context:
     if process.threads.current().progress != 0 {
         process.threads.edit().current_mut().progress = 0;
     }
+    if !context.may_block && names_durable_file(process, &args) {
+        return process.leave_call();
+    }
     let edits = Some(process.edits());
     match perform(&mut Call { process, machine, context, args, waited: None, edits }, number) {
         Err(Halt::Errno(Errno::NOT_HERE)) => process.leave_call(),
@@ -69,6 +72,12 @@ pub(crate) fn system_call(process: &mut Process, machine: &mut Machine, context:
             Err(step) => step,
         },
     }
+}
+
+/// Whether an argument may point into a file of a durable mount that is mapped shared. A call that has begun could not
+/// leave a thread that may not block any more when it gets there.
+fn names_durable_file(process: &Process, args: &[u64]) -> bool {
+    process.shared.mounts.are_durable() && args.iter().any(|address| process.memory.is_durable(*address))
 }
 
 /// The current thread continues, with its signals delivered.

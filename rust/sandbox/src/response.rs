@@ -2,6 +2,7 @@
 //! Reads a program's response. Every byte of it is hostile: it is bounded, copied once, and then checked.
 
 use mayfly_engine::Machine;
+use mayfly_linux::{CopyError, Process, Step};
 use mayfly_machine::BadAddress;
 
 use crate::abi::{HEADER_BYTES, RESPONSE_BYTES, RESPONSE_HEADERS_MAX, u64_at};
@@ -69,6 +70,49 @@ pub enum ResponseError {
     },
 }
 
+/// Why a response is not there.
+#[derive(Debug)]
+pub(crate) enum Unread {
+    Refused(ResponseError),
+    Ends(Step),
+    /// Must be read again on a thread that may block.
+    NotHere,
+}
+
+impl From<ResponseError> for Unread {
+    fn from(error: ResponseError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+/// The memory that a response lies in.
+#[derive(Debug)]
+pub(crate) struct Source<'a> {
+    pub(crate) machine: &'a mut Machine,
+    pub(crate) process: &'a Process,
+    /// Whether the leg's thread may block.
+    pub(crate) may_block: bool,
+}
+
+impl Source<'_> {
+    #[inline]
+    fn read(&mut self, address: u64, out: &mut [u8], part: &'static str) -> Result<(), Unread> {
+        if self.machine.read(address, out).is_ok() { Ok(()) } else { self.bring_in(address, out, part) }
+    }
+
+    /// Reads what is not in the tables, as pages of files are not that a program has mapped shared.
+    #[cold]
+    fn bring_in(&mut self, address: u64, out: &mut [u8], part: &'static str) -> Result<(), Unread> {
+        let Err(error) = self.process.copy_in(self.machine, address, out, self.may_block) else { return Ok(()) };
+        match (error, self.machine.read(address, out)) {
+            (CopyError::BadAddress, Err(source)) => Err(at(part)(source).into()),
+            (CopyError::BadAddress, Ok(())) => Ok(()),
+            (CopyError::Ends(step), _) => Err(Unread::Ends(step)),
+            (CopyError::NotHere, _) => Err(Unread::NotHere),
+        }
+    }
+}
+
 /// Buffers for reading responses; kept for their allocations.
 #[derive(Debug, Default)]
 pub(crate) struct Reader {
@@ -82,22 +126,22 @@ impl Reader {
     #[inline]
     pub(crate) fn read<S: ResponseSink>(
         &mut self,
-        machine: &Machine,
+        mut source: Source<'_>,
         address: u64,
         limit: u64,
         sink: &mut S,
-    ) -> Result<(), ResponseError> {
+    ) -> Result<(), Unread> {
         let mut raw = [0; RESPONSE_BYTES];
-        machine.read(address, &mut raw).map_err(at("frame"))?;
+        source.read(address, &mut raw, "frame")?;
         let status = u32_at(&raw, 0);
         let count = u32_at(&raw, 4);
         let (headers, body, size) = (u64_at(&raw, 8), u64_at(&raw, 16), u64_at(&raw, 24));
         let status = match u16::try_from(status) {
             Ok(code @ 200..=599) => code,
-            _ => return Err(ResponseError::Status { status }),
+            _ => return Err(ResponseError::Status { status }.into()),
         };
         if count > RESPONSE_HEADERS_MAX {
-            return Err(ResponseError::HeaderCount { count, limit: RESPONSE_HEADERS_MAX });
+            return Err(ResponseError::HeaderCount { count, limit: RESPONSE_HEADERS_MAX }.into());
         }
         if self.text.capacity() > KEPT_BYTES {
             self.text = Vec::new();
@@ -107,18 +151,18 @@ impl Reader {
         if count > 0 {
             let mut table = [0; RESPONSE_HEADERS_MAX as usize * HEADER_BYTES];
             let table = &mut table[..count as usize * HEADER_BYTES];
-            machine.read(headers, table).map_err(at("header table"))?;
+            source.read(headers, table, "header table")?;
             for (index, header) in (0..).zip(table.chunks_exact(HEADER_BYTES)) {
-                self.read_header(machine, index, header, limit)?;
+                self.read_header(&mut source, index, header, limit)?;
             }
         }
         let head = self.text.len() as u64;
         let total = head.saturating_add(size);
         if total > limit {
-            return Err(ResponseError::TooLarge { bytes: total, limit });
+            return Err(ResponseError::TooLarge { bytes: total, limit }.into());
         }
         // `size` is within `limit` now, so it fits.
-        machine.read(body, sink.body(size as usize)).map_err(at("body"))?;
+        source.read(body, sink.body(size as usize), "body")?;
         sink.status(status);
         let mut start = 0;
         for &(name, value) in &self.ends {
@@ -128,13 +172,13 @@ impl Reader {
         Ok(())
     }
 
-    fn read_header(&mut self, machine: &Machine, index: u32, header: &[u8], limit: u64) -> Result<(), ResponseError> {
+    fn read_header(&mut self, source: &mut Source<'_>, index: u32, header: &[u8], limit: u64) -> Result<(), Unread> {
         let start = self.text.len();
-        let name = self.append(machine, u64_at(header, 0), u64_at(header, 8), limit, "header name")?;
+        let name = self.append(source, u64_at(header, 0), u64_at(header, 8), limit, "header name")?;
         check_name(&self.text[start..name], index)?;
-        let value = self.append(machine, u64_at(header, 16), u64_at(header, 24), limit, "header value")?;
+        let value = self.append(source, u64_at(header, 16), u64_at(header, 24), limit, "header value")?;
         if !fields::is_value(&self.text[name..value]) {
-            return Err(ResponseError::HeaderValue { index });
+            return Err(ResponseError::HeaderValue { index }.into());
         }
         self.ends.push((name, value));
         Ok(())
@@ -143,20 +187,20 @@ impl Reader {
     /// Copies a string behind the text so far and returns the new end.
     fn append(
         &mut self,
-        machine: &Machine,
+        source: &mut Source<'_>,
         address: u64,
         size: u64,
         limit: u64,
         part: &'static str,
-    ) -> Result<usize, ResponseError> {
+    ) -> Result<usize, Unread> {
         let start = self.text.len();
         let bytes = (start as u64).saturating_add(size);
         if bytes > limit {
-            return Err(ResponseError::TooLarge { bytes, limit });
+            return Err(ResponseError::TooLarge { bytes, limit }.into());
         }
         let end = bytes as usize;
         self.text.resize(end, 0);
-        machine.read(address, &mut self.text[start..end]).map_err(at(part))?;
+        source.read(address, &mut self.text[start..end], part)?;
         Ok(end)
     }
 }

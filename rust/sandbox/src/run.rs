@@ -109,6 +109,10 @@ impl Runner {
     ) -> Result<Event, Stop> {
         loop {
             exits.all += 1;
+            if !self.may_block && machine.has_shared_files() {
+                // What has touched them could not be repeated elsewhere. The program itself must not.
+                machine.unmap_shared_files().map_err(|error| Stop::Failed(error.to_string()))?;
+            }
             match machine.run()? {
                 Exit::Doorbell => return Ok(Event::Doorbell),
                 exit => {
@@ -131,6 +135,14 @@ impl Runner {
         machine.forget_losses();
         // Pages that cannot be taken away may make this thread wait, at worst.
         self.may_block = may_block || machine.unmap_shared_files().is_err();
+    }
+
+    /// The program stands still until another leg, and has no pages of files that it has mapped shared meanwhile: their
+    /// windows are few in the process, and a thread that may block removes them better than the next, which may not.
+    pub(crate) fn rest(&mut self, machine: &mut Machine) {
+        self.process.rest();
+        // The next leg tries again.
+        let _ = machine.unmap_shared_files();
     }
 
     /// Has the personality act without an exit of the program.

@@ -322,3 +322,66 @@ fn hold(worker: &mut Worker, way: &str) {
     }
     assert!(matches!(progress, Progress::Waits { .. }), "{progress:?}");
 }
+
+/// Puts its response into a file that it has mapped shared, sleeps, and rings with that.
+const MAPPED: &str = "import ctypes, mmap, struct, sys, time
+sys.path.insert(0, '/tenants/sdk/python')
+import mayfly
+
+with open('/data/answer', 'r+b') as file:
+    there = mmap.mmap(file.fileno(), 0)
+at = ctypes.addressof(ctypes.c_char.from_buffer(there))
+find = ctypes.CDLL(None).getauxval
+find.restype, find.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
+doorbell = ctypes.c_uint64.from_address(find(0x4d59464c) + 16).value
+ring = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_uint64, ctypes.c_void_p, ctypes.c_uint64)(doorbell)
+
+def page(request):
+    if request.path == '/':
+        return mayfly.Response('')
+    body = request.path.encode() * 1000
+    far = 64 << 12
+    there[far:far + len(body)] = body
+    struct.pack_into('<IIQQQ', there, 0, 200, 0, 0, at + far, len(body))
+    time.sleep(0.02)
+    return mayfly.Response(str(ring(2, at, 1)))
+
+mayfly.serve(page)";
+
+#[test]
+fn a_response_in_a_file_that_is_mapped_shared_is_read_where_that_may_wait_for_a_disk() {
+    if !has_whole_system() {
+        return;
+    }
+    let (python, folder, data) = place();
+    fs::write(folder.path().join("main.py"), MAPPED).unwrap();
+    fs::write(data.join("answer"), vec![0; 128 << 12]).unwrap();
+    let limits = Limits { boot_memory_bytes: 1 << 30, private_memory_bytes: 256 << 20, ..patient() };
+    let access = MountAccess::Durable(DurableLimits { bytes: 8 << 20, files: 20 });
+    let mut worker = Worker::fork(&boot(&python, folder.path(), (&data, access), &limits)).unwrap();
+    for path in ["/one", "/another"] {
+        let request =
+            Request { method: b"GET", path: path.as_bytes(), query: b"", headers: &[], body: b"", client: None };
+        let mut sink = BufferedResponse::default();
+        let leg = |may_block| Slice { time: Duration::from_secs(5), may_block };
+        let mut progress = worker.start(1, &request, leg(false), &mut sink).unwrap();
+        // As in the server: what would wait goes on where it may, and all else where it may not.
+        let mut may_block = false;
+        while !matches!(progress, Progress::Answered(_)) {
+            let maps = fs::read_to_string("/proc/self/maps").unwrap();
+            assert!(!maps.contains("data/answer"), "a program that stands still has no windows of files");
+            let mut left = 0;
+            if let Progress::Waits { until_ns } = progress {
+                left = until_ns.saturating_sub(host_now_ns());
+                std::thread::sleep(Duration::from_nanos(left));
+            }
+            may_block = !may_block && left == 0 && matches!(progress, Progress::Waits { .. });
+            progress = worker.resume(leg(may_block), &mut sink).unwrap();
+        }
+        assert!(may_block, "it rang where it might not wait");
+        assert_eq!((sink.status, String::from_utf8(sink.body).unwrap()), (200, path.repeat(1000)));
+        worker.reset().unwrap();
+        assert_eq!(worker.differences(), 0);
+        assert!(fs::read(data.join("answer")).unwrap()[64 << 12..].starts_with(path.as_bytes()));
+    }
+}

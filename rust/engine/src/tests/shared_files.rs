@@ -98,6 +98,56 @@ fn writes_reach_the_file_and_no_page_stays() {
 }
 
 #[test]
+fn pages_make_room_for_one_that_is_needed_and_for_no_other() {
+    // Nothing else lies behind it.
+    const AT: u64 = 0x4000_0000;
+    const MANY: u64 = 16_384;
+    const APART: u64 = 4 * PAGE_SIZE;
+    const AWAY: u64 = AT + MANY * APART;
+    let file = Arc::new(fives());
+    file.set_len(4 * MANY * PAGE_SIZE).unwrap();
+    let shared = shared(&file);
+    let image = freeze(boot(adder(), 1));
+    let mut worker = Machine::fork(&image, 1024, &[]).unwrap();
+    assert_eq!(worker.map_shared_file(AT, RW, &shared, (0, MANY), 4 * MANY), Ok(MANY));
+    worker.map_shared_file_ahead(AWAY, RW, &shared, (0, 1), 4 * MANY);
+    assert_eq!([AT, AWAY].map(|at| worker.is_shared_file_page(at)), [true, false], "there is no room");
+    assert_eq!(worker.map_shared_file(AWAY, RW, &shared, (0, 1), 4 * MANY), Ok(1));
+    assert!(!worker.is_shared_file_page(AT) && worker.is_shared_file_page(AWAY));
+    // Pages far from each other take more time to be removed, and so are fewer, and so are the tables that name them.
+    for distance in [APART, 512 * PAGE_SIZE] {
+        worker.unmap_shared_files().unwrap();
+        let address = |index: u64| AT + index * distance;
+        for index in 0..257 {
+            assert_eq!(worker.map_shared_file(address(index), RW, &shared, (index, 1), 4 * MANY), Ok(1));
+            if index == 255 {
+                worker.map_shared_file_ahead(address(300), RW, &shared, (0, 1), 4 * MANY);
+                let there = [0, 255, 300].map(|index| worker.is_shared_file_page(address(index)));
+                assert_eq!(there, [true, true, false]);
+                // A neighbour is in the same run.
+                worker.map_shared_file_ahead(address(index) + PAGE_SIZE, RW, &shared, (0, 1), 4 * MANY);
+                assert!(worker.is_shared_file_page(address(index) + PAGE_SIZE));
+            }
+        }
+        let there = [0, 255, 256].map(|index| worker.is_shared_file_page(address(index)));
+        assert_eq!(there, [false, false, true]);
+    }
+    worker.reset().unwrap();
+    worker.enter_frozen(INBOX).unwrap();
+    assert_eq!(worker.audit(), []);
+    // Windows, too: 64 files at a time, and as many as it likes one after the other.
+    let files: Vec<_> =
+        (0..65_u64).map(|key| SharedFile { key: mayfly_machine::FileKey(key, 7), ..shared.clone() }).collect();
+    for (page, file) in (0..).zip(&files) {
+        assert_eq!(worker.map_shared_file(AT + page * PAGE_SIZE, RW, file, (page, 1), PAGES), Ok(1));
+    }
+    assert!(!worker.is_shared_file_page(AT) && worker.is_shared_file_page(AT + 64 * PAGE_SIZE));
+    worker.reset().unwrap();
+    worker.enter_frozen(INBOX).unwrap();
+    assert_eq!(worker.audit(), []);
+}
+
+#[test]
 fn read_only_files_are_not_written() {
     let file = Arc::new(fives());
     let image = freeze(boot(adder(), 1));

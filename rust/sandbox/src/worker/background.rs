@@ -88,7 +88,7 @@ impl Worker {
             }
             Ok(never) => match never {},
         };
-        self.runner.process.rest();
+        self.runner.rest(&mut self.machine);
         self.state = WorkerState::Ready;
         Ok(progress)
     }

@@ -69,7 +69,7 @@ impl Worker {
     #[cold]
     pub(super) fn prepared(&mut self) {
         self.cpu_meter.end();
-        self.runner.process.rest();
+        self.runner.rest(&mut self.machine);
         self.clock.prepared(host_clock::monotonic_ns());
         self.state = WorkerState::Ready;
     }

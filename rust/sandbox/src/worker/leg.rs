@@ -4,6 +4,7 @@
 use crate::abi::{ENOSYS, EPROTO, OP_CALL, OP_HOOKS, OP_RESPOND, OP_WAIT, speaks};
 use crate::error::CallError;
 use crate::message::ResponseSink;
+use crate::response::{Source, Unread};
 use crate::run::{Event, Exits, Stop};
 use crate::service::ResponseProgress;
 use crate::time::host_clock;
@@ -23,6 +24,11 @@ enum Ring {
     Served,
     /// No ring: the hook was answered, and no request follows it yet.
     Restored,
+}
+
+/// What the doorbell was rung for is read on a thread that may block.
+fn not_here(call: &'static str) -> Stop {
+    Stop::Waits { until_ns: Some(host_clock::monotonic_ns()), call }
 }
 
 impl Worker {
@@ -48,8 +54,18 @@ impl Worker {
         let result = unsafe { watchdog::watched(&kicker, &leg, |leg| self.run_to_ring(leg)) };
         match result {
             Ok(Ring::Response(response)) => {
+                let Self { runner, machine, .. } = self;
+                let source = Source { machine, process: &runner.process, may_block: runner.may_block };
+                match self.reader.read(source, response, self.response_bytes, sink) {
+                    Ok(()) => {}
+                    Err(Unread::Refused(error)) => return self.stopped(Stop::Response(error), used),
+                    Err(Unread::Ends(step)) => return self.stopped(step.into(), used),
+                    Err(Unread::NotHere) => {
+                        self.pause = Pause::Ring;
+                        return self.stopped(not_here("a response"), used);
+                    }
+                }
                 self.state = WorkerState::Answered;
-                self.reader.read(&self.machine, response, self.response_bytes, sink)?;
                 let Exits { all: exits, syscalls, faults } = self.ongoing.exits;
                 Ok(Progress::Answered(CallStats { exits, syscalls, faults }))
             }
@@ -108,7 +124,7 @@ impl Worker {
         self.ongoing.cpu_left_ns = self.ongoing.cpu_left_ns.saturating_sub(used_ns);
         self.cpu_meter.pause(used_ns);
         self.pause = pause;
-        self.runner.process.rest();
+        self.runner.rest(&mut self.machine);
         self.state = WorkerState::Paused;
     }
 
@@ -191,10 +207,7 @@ impl Worker {
                     Err(Refusal::Ends(step)) => return Err(step.into()),
                     Err(Refusal::NotHere) => {
                         self.pause = Pause::Ring;
-                        return Err(Stop::Waits {
-                            until_ns: Some(host_clock::monotonic_ns()),
-                            call: "a call's arguments",
-                        });
+                        return Err(not_here("a call's arguments"));
                     }
                 },
                 // Waiting again without having answered, hooks after the boot, another ABI.

@@ -55,7 +55,7 @@ impl Worker {
         if matches!(self.resets, Resets::Every(requests) if self.answered >= requests.get()) {
             return false;
         }
-        self.runner.process.rest();
+        self.runner.rest(&mut self.machine);
         self.state = WorkerState::Ready;
         true
     }

@@ -31,6 +31,6 @@ pub(super) enum Pause {
     Wait,
     /// The machine goes on behind the doorbell.
     Call,
-    /// The worker reads the call that the program has rung for: it has not been read yet.
+    /// The worker reads the call or the response that the program has rung for: it has not been read yet.
     Ring,
 }

@@ -68,6 +68,11 @@ impl AddressSpace {
         self.files.iter().flatten().any(|known| known.file.durable().is_some())
     }
 
+    /// Whether a file of a durable mount is mapped shared at `address`.
+    pub(crate) fn is_durable(&self, address: u64) -> bool {
+        self.find(address).is_some_and(|vma| durable_id(vma.kind).is_some())
+    }
+
     /// Drops files that no mapping refers to any more.
     pub(crate) fn forget_files(&mut self) {
         self.forget_unmapped();

@@ -12,7 +12,6 @@ use crate::base::clock;
 use crate::base::errno::Errno;
 use crate::base::halt::{CallResult, Halt, Wait};
 use crate::kernel::call::Call;
-use crate::mm::vma::VmaKind;
 use crate::sched::threads::{ThreadState, Waiting};
 use crate::time::calls::clocks;
 
@@ -35,8 +34,9 @@ pub(crate) fn futex(call: &mut Call<'_, '_>) -> CallResult {
     }
     let (value, third) = (int(value), int(third));
     let has_second = matches!(command, libc::FUTEX_REQUEUE | libc::FUTEX_CMP_REQUEUE | libc::FUTEX_WAKE_OP);
+    let memory = &call.process.memory;
     let is_file = operation & libc::FUTEX_PRIVATE_FLAG == 0
-        && (is_file(call, address) || (has_second && is_file(call, second)));
+        && (memory.is_durable(address) || (has_second && memory.is_durable(second)));
     if is_file && !matches!(command, libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET) {
         // Those that wait look again.
         call.note_change();
@@ -110,11 +110,6 @@ fn wait_until(call: &mut Call<'_, '_>, timeout: u64, absolute: bool, realtime: b
         (true, false) => call.process.to_host_ns(duration),
         (true, true) => clock::from_unix_ns(duration),
     }))
-}
-
-/// Whether the word lies in a file of a durable mount that is mapped shared.
-fn is_file(call: &Call<'_, '_>, address: u64) -> bool {
-    call.process.memory.find(address).is_some_and(|vma| matches!(vma.kind, VmaKind::Durable { .. }))
 }
 
 /// `is_file`: another machine may change the word.
