@@ -347,4 +347,8 @@ fn a_futex_in_a_file_is_seen_by_other_workers() {
     one.run().unwrap();
     assert_eq!(one.machine.regs().rax.cast_signed(), error(libc::ETIMEDOUT));
     one.reset(&frozen).unwrap();
+    // What is left in a register that the command does not have says nothing: no other worker changes this word.
+    let word = other.word_at(BUFFER) & u64::from(u32::MAX);
+    let idle = other.call(libc::SYS_futex, [BUFFER, wait, word, 0, MAP, 0], 0);
+    assert!(matches!(idle, Err(Step::Waits { until_ns: None, call: "a futex" })), "{idle:?}");
 }
