@@ -515,7 +515,8 @@ impl LoopPool {
         self.server.set_waker(self.number, None);
     }
 
-    /// Does the work that is due besides requests: closes idle workers, if memory is short.
+    /// Does the work that is due besides requests: closes the workers of tenants that are gone, and idle workers, if
+    /// memory is short.
     pub fn tend(&mut self) {
         self.refresh();
     }

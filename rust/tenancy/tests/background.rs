@@ -254,9 +254,39 @@ fn a_tenant_that_is_gone_or_a_program_that_is_replaced_runs_no_more() {
         server.apply(config(&json!({})));
         spinning(&mut pool, &server);
         let without = json!({"tenants": [tenant("b", json!({"path": "/b"}))]});
-        server.apply(Config::from_value(&without).unwrap());
         assert_eq!(get(&mut pool, "/b/ok").status, 200);
+        let (sender, receiver) = mpsc::channel();
+        pool.set_waker(move || sender.send(()).unwrap());
+        server.apply(Config::from_value(&without).unwrap());
+        // No request comes.
+        receiver.recv_timeout(Duration::from_secs(60)).expect("its loop is woken");
+        pool.tend();
         wait_until("its workers are closed", || server.report().workers == 1);
+    }
+}
+
+#[test]
+fn a_tenant_that_is_gone_runs_no_more_although_its_loop_has_no_request() {
+    for kind in KINDS {
+        for ms in [1000, 10_000, 60_000] {
+            let ((data, file), (other, other_file)) = (folder(), folder());
+            let kept = upkeep("kept", Some(1), other.path(), &json!({}));
+            let server = start(&[upkeep("a", kind, data.path(), &json!({})), kept.clone()]);
+            let mut pool = server.loop_pool();
+            let target: &'static str = format!("/task?{ms}").leak();
+            let asked = Instant::now();
+            ask(&mut pool, target);
+            server.apply(Config::from_value(&json!({"tenants": [kept]})).unwrap());
+            if asked.elapsed() > Duration::from_millis(ms / 2) {
+                // It may have run before.
+                continue;
+            }
+            let mut other_pool = server.loop_pool();
+            assert_eq!(ask_of(&mut other_pool, "kept", target).status, 200);
+            wait_until("the task of the tenant that is left runs", || done(&other_file) == 1);
+            assert_eq!(done(&file), 0, "{kind:?}");
+            break;
+        }
     }
 }
 

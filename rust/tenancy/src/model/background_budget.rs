@@ -22,9 +22,15 @@ pub(crate) struct BackgroundBudget {
 }
 
 impl BackgroundBudget {
-    /// When the next leg may begin: a time that is over if it may begin now.
-    pub(crate) fn free_at_ns(&self) -> u64 {
-        self.paid_until_ns.load(Ordering::Relaxed).saturating_sub(WINDOW_NS)
+    /// When the next leg may begin: a time that is over if it may begin now. `None`: never.
+    pub(crate) fn free_at_ns(&self) -> Option<u64> {
+        let paid_ns = self.paid_until_ns.load(Ordering::Relaxed);
+        (paid_ns != u64::MAX).then(|| paid_ns.saturating_sub(WINDOW_NS))
+    }
+
+    /// No leg begins any more.
+    pub(crate) fn end(&self) {
+        self.paid_until_ns.store(u64::MAX, Ordering::Relaxed);
     }
 
     /// A leg has ended at `now_ns`, and has used `cpu_ns`. Programs without a share do not run again.
@@ -45,7 +51,7 @@ mod tests {
     fn used_within(budget: &BackgroundBudget, share: CpuShare, from_ns: u64, to_ns: u64, cpu_ns: u64) -> u64 {
         let (mut now, mut used) = (from_ns, 0);
         loop {
-            now = now.max(budget.free_at_ns());
+            now = now.max(budget.free_at_ns().unwrap());
             if now >= to_ns {
                 return used;
             }
@@ -70,6 +76,16 @@ mod tests {
         // What it has taken too much is missing afterwards: its share of 21 seconds, and one leg.
         let long = used_within(&budget, share, 200 * SECOND, 220 * SECOND, 500_000_000);
         assert!((1_000_000_000..=1_550_000_000).contains(&long), "{long}");
+    }
+
+    #[test]
+    fn nothing_revives_a_budget_that_has_ended() {
+        let budget = BackgroundBudget::default();
+        assert_eq!(budget.free_at_ns(), Some(0));
+        budget.end();
+        // A leg that was running meanwhile ends.
+        budget.charge(CpuShare::BETWEEN_REQUESTS, SECOND, 1_000_000);
+        assert_eq!(budget.free_at_ns(), None);
     }
 
     #[test]

@@ -123,8 +123,8 @@ impl Overflow {
             return;
         }
         let free_at_ns = tenant.background_budget.free_at_ns();
-        if free_at_ns > monotonic_ns() {
-            self.end_leg(&tenant, &leg.place, forked, Some(free_at_ns));
+        if free_at_ns.is_none_or(|free_at_ns| free_at_ns > monotonic_ns()) {
+            self.end_leg(&tenant, &leg.place, forked, free_at_ns);
             return;
         }
         let may_block = forked.legs.as_ref().is_some_and(|legs| legs.may_block);
