@@ -372,9 +372,12 @@ impl Overflow {
         if forked.is_ready() && priority::is_kept(&mut forked) {
             let leg = self.expect_leg_in_mailbox(&tenant, &mut forked, &mailbox);
             if forked.legs.as_ref().is_some_and(|legs| legs.away.is_some()) && forked.number == tenant.generation() {
-                self.return_to_mailbox(&mailbox, forked);
-                self.start_leg(leg);
-                return send(reply);
+                self.return_to_mailbox(&mailbox, forked, Some(Box::new(move || send(reply))));
+                return self.start_leg(leg);
+            }
+            if let Some(legs) = &mut forked.legs {
+                // It does not come back as it was.
+                legs.away = None;
             }
             if forked.permit.is_none() {
                 forked.permit = self.workers.permit();

@@ -25,7 +25,7 @@ use crate::model::fixed_workers::FixedWorkers;
 use crate::model::generation::Forked;
 use crate::model::meter::Event;
 use crate::model::tenant::Tenant;
-use crate::model::worker_mailbox::WorkerMailbox;
+use crate::model::worker_mailbox::{Answer, CameBack, WorkerMailbox};
 use crate::run::call::count_hits;
 use crate::run::reply::INTERNAL_ERROR;
 use crate::schedule::job::Job;
@@ -35,7 +35,8 @@ const SLICE: Duration = Duration::from_millis(1);
 /// A program runs this long after a request. While requests come close together, they run the program anyway, and a leg
 /// behind each of them would only move its worker from one processor to another, and have a request wait.
 const QUIET_NS: u64 = 10_000_000;
-/// It runs this long after its last leg, however close together requests come.
+/// One of a fixed number of workers runs this long after its last leg, however close together requests come. A loop's
+/// own does not: requests that came meanwhile would leave their loop.
 const BUSY_NS: u64 = 100_000_000;
 /// Set in the numbers that the descriptors of idle workers are watched with: those of sleepers do not get there.
 pub(super) const LEG: u64 = 1 << 63;
@@ -207,19 +208,35 @@ impl Overflow {
         match place {
             LegPlace::Slot(_) => self.return_to_slot(tenant, forked),
             LegPlace::Mailbox(mailbox) => match mailbox.upgrade() {
-                Some(mailbox) if forked.number == tenant.generation() => self.return_to_mailbox(&mailbox, forked),
+                Some(mailbox) if forked.number == tenant.generation() => self.return_to_mailbox(&mailbox, forked, None),
                 _ => self.orders.close(forked),
             },
         }
     }
 
-    /// Takes a loop's worker back that was away, or passes it to the request that has waited for it.
-    pub(super) fn return_to_mailbox(&self, mailbox: &Arc<WorkerMailbox>, mut forked: Forked) {
-        while let Some((ticket, worker)) = mailbox.come_back(forked) {
-            match self.leave_line(ticket) {
-                Some(job) => return self.serve_with(job, worker),
+    /// Takes a loop's worker back that was away, or passes it to the request that has waited for it. Sends the answer of
+    /// the request that it has served, at once or later.
+    pub(super) fn return_to_mailbox(
+        &self,
+        mailbox: &Arc<WorkerMailbox>,
+        mut forked: Forked,
+        mut answer: Option<Answer>,
+    ) {
+        loop {
+            let CameBack { next, answers } = mailbox.come_back(forked, answer.take(), monotonic_ns());
+            let next = next.and_then(|(ticket, worker)| match self.leave_line(ticket) {
+                Some(job) => {
+                    self.serve_with(job, worker);
+                    None
+                }
                 // Its time was over.
-                None => forked = worker,
+                None => Some(worker),
+            });
+            // Behind the return, so that the clients' next requests find the worker.
+            answers.into_iter().for_each(|answer| answer());
+            match next {
+                Some(worker) => forked = worker,
+                None => return,
             }
         }
     }
@@ -255,7 +272,8 @@ fn quiet_from(place: &LegPlace, tenant: &Tenant, number: u64) -> Option<u64> {
     place.with(tenant, number, |forked| {
         let now = monotonic_ns();
         let quiet_ns = forked.worker.last_started_ns().saturating_add(QUIET_NS);
-        let is_recent = forked.legs.as_ref().is_some_and(|legs| now < legs.last_ns.saturating_add(BUSY_NS));
+        let is_recent = matches!(place, LegPlace::Mailbox(_))
+            || forked.legs.as_ref().is_some_and(|legs| now < legs.last_ns.saturating_add(BUSY_NS));
         until_ns = Some(quiet_ns).filter(|quiet_ns| is_recent && *quiet_ns > now);
     });
     until_ns
