@@ -284,9 +284,7 @@ impl Overflow {
 
 impl Overflow {
     fn take_turn(&self, mut parked: Parked) {
-        for worker in parked.call.workers() {
-            priority::lower(worker, parked.has_used_turn);
-        }
+        priority::lower(&mut parked.call, parked.has_used_turn && parked.preparation.is_none());
         let context = CallContext {
             tenant: &parked.tenant,
             counters: &parked.tenant.background,
