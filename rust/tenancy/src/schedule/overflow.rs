@@ -215,7 +215,7 @@ impl Overflow {
                 return;
             }
             let (legs, sleepers): (Vec<u64>, Vec<u64>) = ready.into_iter().partition(|number| number & LEG != 0);
-            let legs = legs.into_iter().filter(|number| self.timetable.start(number & !LEG, 0)).count();
+            let legs = legs.into_iter().filter(|number| self.timetable.tell_ready(number & !LEG)).count();
             let woken: Vec<Parked> = sleepers.into_iter().filter_map(|number| queue.asleep.remove(number)).collect();
             let count = woken.len() + legs;
             woken.into_iter().for_each(|parked| queue.push(parked));

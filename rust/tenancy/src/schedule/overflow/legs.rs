@@ -47,6 +47,8 @@ pub(super) const LEG: u64 = 1 << 63;
 pub(crate) struct NewLeg {
     number: u64,
     until_ns: u64,
+    /// It has been started before, and is due at this time if that is not over.
+    is_started: bool,
 }
 
 impl Overflow {
@@ -67,8 +69,9 @@ impl Overflow {
         // An entry of the past has been taken meanwhile, while the worker was busy.
         let is_soon = |entry_ns: u64| entry_ns > now && entry_ns <= until_ns;
         if let Some(entry) = legs.entry.as_ref().filter(|entry| is_soon(entry.until_ns)) {
-            // It may have come due meanwhile, before the worker is in its place.
-            return Some(NewLeg { number: entry.number, until_ns: entry.until_ns });
+            // It may come due meanwhile, before the worker is in its place.
+            let is_started = !entry.is_watched;
+            return Some(NewLeg { number: entry.number, until_ns: entry.until_ns, is_started });
         }
         self.set_leg(tenant, forked, until_ns, place())
     }
@@ -95,16 +98,19 @@ impl Overflow {
         let legs = forked.legs.as_mut()?;
         legs.entry = None;
         let entry = self.timetable.add(until_ns, DueLeg { tenant: Arc::downgrade(tenant), place });
-        let new = NewLeg { number: entry.number, until_ns };
+        let new = NewLeg { number: entry.number, until_ns, is_started: false };
         legs.entry = Some(entry);
         Some(new)
     }
 
     /// Starts a leg that was entered: its worker is in its place.
     pub(crate) fn start_leg(&self, new: Option<NewLeg>) {
-        if let Some(NewLeg { number, until_ns }) = new
-            && self.timetable.start(number, until_ns)
-        {
+        let Some(NewLeg { number, until_ns, is_started }) = new else { return };
+        // All loops share the timetable's lock.
+        if is_started && monotonic_ns() < until_ns {
+            return;
+        }
+        if self.timetable.start(number, until_ns) {
             self.tell_news();
         }
     }
@@ -125,7 +131,9 @@ impl Overflow {
         }
         let free_at_ns = tenant.background_budget.free_at_ns();
         if free_at_ns.is_none_or(|free_at_ns| free_at_ns > monotonic_ns()) {
-            self.end_leg(&tenant, &leg.place, forked, free_at_ns);
+            let share = forked.generation.config.background_cpu();
+            let next_ns = free_at_ns.map(|free_at_ns| tenant.background_budget.try_again_ns(share, free_at_ns));
+            self.end_leg(&tenant, &leg.place, forked, next_ns);
             return;
         }
         let may_block = forked.legs.as_ref().is_some_and(|legs| legs.may_block);
@@ -181,27 +189,34 @@ impl Overflow {
             // A deadline of *now* means that the next step may block.
             legs.may_block = matches!(progress, BackgroundProgress::Waits { until_ns: Some(until) } if until <= now);
         }
-        let number = self.end_leg(tenant, &place, forked, until_ns);
-        if let Some(number) = number.filter(|_| has_outside) {
-            // Behind the return, so that a thread that sees the event finds the worker.
-            place.with(tenant, number, |forked| {
-                if let Some(outside) = forked.worker.waits_for()
-                    && let Err(error) = self.descriptors.watch(outside, LEG | number)
-                {
-                    tracing::debug!(target: "mayfly::server", %error, "a worker's connections are not watched");
-                }
-            });
+        let mut new = until_ns.and_then(|until_ns| self.set_leg(tenant, &mut forked, until_ns, place.clone()));
+        if let Some(new) = &mut new {
+            self.watch_outside(&mut forked, new);
+        }
+        self.give_back_to(tenant, &place, forked);
+        self.start_leg(new);
+    }
+
+    /// Has the leg begin early when the worker's descriptor is ready. While this thread has the worker: no other one
+    /// watches the descriptor for another leg.
+    fn watch_outside(&self, forked: &mut Forked, new: &mut NewLeg) {
+        let Some(outside) = forked.worker.waits_for() else { return };
+        let watched = self.descriptors.watch(outside, LEG | new.number);
+        if let Err(error) = watched {
+            tracing::debug!(target: "mayfly::server", %error, "a worker's connections are not watched");
+            new.until_ns = new.until_ns.min(monotonic_ns().saturating_add(POLL_NS));
+        }
+        if let Some(entry) = forked.legs.as_mut().and_then(|legs| legs.entry.as_mut()) {
+            (entry.until_ns, entry.is_watched) = (new.until_ns, true);
         }
     }
 
     /// Gives a worker back to its place, or passes it to the request that has waited for it, and has its program run at
-    /// `next_ns`, if there is such a time. Returns the number of that leg.
-    fn end_leg(&self, tenant: &Arc<Tenant>, place: &LegPlace, mut forked: Forked, next_ns: Option<u64>) -> Option<u64> {
+    /// `next_ns`, if there is such a time.
+    fn end_leg(&self, tenant: &Arc<Tenant>, place: &LegPlace, mut forked: Forked, next_ns: Option<u64>) {
         let new = next_ns.and_then(|until_ns| self.set_leg(tenant, &mut forked, until_ns, place.clone()));
         self.give_back_to(tenant, place, forked);
-        let number = new.as_ref().map(|new| new.number);
         self.start_leg(new);
-        number
     }
 
     fn give_back_to(&self, tenant: &Arc<Tenant>, place: &LegPlace, forked: Forked) {
