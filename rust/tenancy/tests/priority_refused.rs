@@ -13,7 +13,7 @@
 mod stubs;
 mod support;
 
-use std::sync::mpsc;
+use std::sync::mpsc::{self, TryRecvError};
 use std::time::Duration;
 
 use mayfly_tenancy::Outcome;
@@ -54,9 +54,14 @@ fn a_worker_that_is_kept_stays_as_it_was_and_another_one_is_replaced() {
     };
     for _ in 0..2 {
         let kept = begin("/kept/spin?300");
-        while kept.try_recv().is_err() {
+        let response = loop {
             assert!(stubs().iter().all(|nice| *nice == normal));
-        }
+            match kept.try_recv() {
+                Err(TryRecvError::Empty) => {}
+                other => break other.unwrap(),
+            }
+        };
+        assert_eq!(response.status, 200);
         assert!(stubs().iter().all(|nice| *nice == normal), "it has its state, and its priority");
     }
     let spins = begin("/a/spin?3000");
