@@ -56,8 +56,9 @@ pub struct RouteHit {
 
 /// One loop thread's workers.
 ///
-/// A call takes no lock and allocates nothing while the tenant answers within its inline budget. Only other threads
-/// fork workers and close poisoned ones. To have a worker prepared for its next request, by its program's hook, takes a
+/// A call takes no lock and allocates nothing while the tenant answers within its inline budget, if its workers are the
+/// loop's own and stand still between requests. Others are where further threads find them, behind locks that are held
+/// for a few instructions. Only other threads fork workers and close poisoned ones. To have a worker prepared for its next request, by its program's hook, takes a
 /// lock and allocates: that follows the response, in [`Self::reset_answered`], if the caller defers resets.
 #[derive(Debug)]
 pub struct LoopPool {
@@ -515,7 +516,8 @@ impl LoopPool {
         self.server.set_waker(self.number, None);
     }
 
-    /// Does the work that is due besides requests: closes idle workers, if memory is short.
+    /// Does the work that is due besides requests: closes the workers of tenants that are gone, and idle workers, if
+    /// memory is short.
     pub fn tend(&mut self) {
         self.refresh();
     }

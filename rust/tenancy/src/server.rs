@@ -293,6 +293,11 @@ impl Server {
             }
         }
         self.inner.memory.closed_workers.fetch_add(closed as u64, Ordering::Relaxed);
+        self.tell_loops();
+    }
+
+    /// Has all loops look at the news, also those without requests.
+    fn tell_loops(&self) {
         self.inner.news.fetch_add(1, Ordering::Release);
         self.wakers().values().for_each(|wake| wake());
     }

@@ -192,6 +192,49 @@ fn requests_that_come_while_the_program_runs_wait_for_it() {
 }
 
 #[test]
+fn a_worker_that_many_requests_have_waited_for_gets_back_to_its_loop() {
+    const CLIENTS: usize = 16;
+    let (data, _) = folder();
+    let server = start(&[upkeep("a", None, data.path(), &json!({"limits": {"background_cpu": 1}}))]);
+    let mut pool = server.loop_pool();
+    ask(&mut pool, "/spin");
+    let end = Instant::now() + Duration::from_secs(120);
+    for _ in 0..5 {
+        // One that meets the program between requests.
+        let first = loop {
+            assert!(Instant::now() < end, "a request meets a leg");
+            std::thread::sleep(Duration::from_millis(12));
+            let parked = report(&server, "a").parked;
+            let first = begin(&mut pool, "/visits");
+            if report(&server, "a").parked > parked {
+                break first;
+            }
+            assert_eq!(first.recv_timeout(Duration::from_secs(20)).unwrap().status, 200);
+        };
+        let mut clients = vec![first];
+        clients.extend((1..CLIENTS).map(|_| begin(&mut pool, "/visits")));
+        // Each client sends its next request as soon as it has its answer.
+        let mut inline = 0;
+        while inline < 20 * CLIENTS {
+            assert!(Instant::now() < end, "the loop serves its requests itself again");
+            for client in &mut clients {
+                if let Ok(response) = client.try_recv() {
+                    assert_eq!(response.status, 200);
+                    let parked = report(&server, "a").parked;
+                    *client = begin(&mut pool, "/visits");
+                    inline = if report(&server, "a").parked > parked { 0 } else { inline + 1 };
+                }
+            }
+        }
+        for client in clients {
+            assert_eq!(client.recv_timeout(Duration::from_secs(20)).unwrap().status, 200);
+        }
+    }
+    let report = report(&server, "a");
+    assert_eq!((report.in_flight, report.errors.len()), (0, 0), "{report:?}");
+}
+
+#[test]
 fn output_without_a_request_closes_the_connection() {
     for kind in KINDS {
         for task in ["/talk?50", "/close?50"] {
@@ -254,9 +297,39 @@ fn a_tenant_that_is_gone_or_a_program_that_is_replaced_runs_no_more() {
         server.apply(config(&json!({})));
         spinning(&mut pool, &server);
         let without = json!({"tenants": [tenant("b", json!({"path": "/b"}))]});
-        server.apply(Config::from_value(&without).unwrap());
         assert_eq!(get(&mut pool, "/b/ok").status, 200);
+        let (sender, receiver) = mpsc::channel();
+        pool.set_waker(move || sender.send(()).unwrap());
+        server.apply(Config::from_value(&without).unwrap());
+        // No request comes.
+        receiver.recv_timeout(Duration::from_secs(60)).expect("its loop is woken");
+        pool.tend();
         wait_until("its workers are closed", || server.report().workers == 1);
+    }
+}
+
+#[test]
+fn a_tenant_that_is_gone_runs_no_more_although_its_loop_has_no_request() {
+    for kind in KINDS {
+        for ms in [1000, 10_000, 60_000] {
+            let ((data, file), (other, other_file)) = (folder(), folder());
+            let kept = upkeep("kept", Some(1), other.path(), &json!({}));
+            let server = start(&[upkeep("a", kind, data.path(), &json!({})), kept.clone()]);
+            let mut pool = server.loop_pool();
+            let target: &'static str = format!("/task?{ms}").leak();
+            let asked = Instant::now();
+            ask(&mut pool, target);
+            server.apply(Config::from_value(&json!({"tenants": [kept]})).unwrap());
+            if asked.elapsed() > Duration::from_millis(ms / 2) {
+                // It may have run before.
+                continue;
+            }
+            let mut other_pool = server.loop_pool();
+            assert_eq!(ask_of(&mut other_pool, "kept", target).status, 200);
+            wait_until("the task of the tenant that is left runs", || done(&other_file) == 1);
+            assert_eq!(done(&file), 0, "{kind:?}");
+            break;
+        }
     }
 }
 

@@ -142,14 +142,16 @@ impl FixedWorkers {
         forked.slot.as_ref().map(|permit| permit.number)
     }
 
-    /// Takes the worker of one slot, if it is idle.
-    pub(crate) fn take_idle(&self, number: SlotNumber) -> Option<Forked> {
-        self.slots().take_idle(number)
+    /// Takes the worker of one slot, if it is idle and has this entry in the timetable.
+    pub(crate) fn take_for_leg(&self, number: SlotNumber, leg: u64) -> Option<Forked> {
+        let mut slots = self.slots();
+        slots.idle_at(number).filter(|forked| forked.leg_number() == Some(leg))?;
+        slots.take_idle(number)
     }
 
-    /// Calls `look` with the worker of one slot, if it is idle.
-    pub(crate) fn with_idle(&self, number: SlotNumber, look: impl FnOnce(&Forked)) {
-        if let Some(forked) = self.slots().idle_at(number) {
+    /// Calls `look` with the worker of one slot, if it is idle and has this entry in the timetable.
+    pub(crate) fn with_idle(&self, number: SlotNumber, leg: u64, look: impl FnOnce(&Forked)) {
+        if let Some(forked) = self.slots().idle_at(number).filter(|forked| forked.leg_number() == Some(leg)) {
             look(forked);
         }
     }

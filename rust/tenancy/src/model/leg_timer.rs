@@ -33,12 +33,14 @@ pub(crate) struct LegEntry {
     pub(crate) number: u64,
     /// When the program runs, by the monotonic clock.
     pub(crate) until_ns: u64,
+    /// It may be due earlier: when its worker's descriptor is ready.
+    pub(crate) is_watched: bool,
     keeper: Arc<dyn LegKeeper>,
 }
 
 impl LegEntry {
     pub(crate) fn new(number: u64, until_ns: u64, keeper: Arc<dyn LegKeeper>) -> Self {
-        Self { number, until_ns, keeper }
+        Self { number, until_ns, is_watched: false, keeper }
     }
 }
 

@@ -15,6 +15,9 @@ use crate::model::store::Ticket;
 const SPARE: usize = 4;
 /// Workers of a mailbox that are prepared at a time. Beyond it, workers are prepared within their request.
 const PREPARING: usize = 2;
+/// How many answers are held back, and how long: see [`WorkerMailbox::come_back`].
+const HELD: usize = 64;
+const HELD_NS: u64 = 100_000_000;
 /// A worker that was prepared longer ago than this is prepared again: what its hook has fetched ages.
 const PREPARED: Duration = Duration::from_secs(60);
 
@@ -33,13 +36,28 @@ pub(crate) struct WorkerMailbox {
 /// Has a thread look for what is due.
 pub(crate) type TellDue = Arc<dyn Fn() + Send + Sync>;
 
-#[derive(Debug, Default)]
+/// Sends a request's answer.
+pub(crate) type Answer = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
 struct Contents {
     workers: Vec<Forked>,
     /// Workers that have been taken for a leg between requests, and are expected back soon.
     away: usize,
     /// Requests that wait for one of them.
     line: VecDeque<Ticket>,
+    /// Answers that are held back, and the time of the first of them.
+    held: Vec<Answer>,
+    held_ns: u64,
+}
+
+/// A worker that has come back.
+#[must_use]
+pub(crate) struct CameBack {
+    /// The worker, for the first of the requests that wait. `None`: it is idle.
+    pub(crate) next: Option<(Ticket, Forked)>,
+    /// These are to be sent now.
+    pub(crate) answers: Vec<Answer>,
 }
 
 /// What a request finds that asks for a worker.
@@ -200,18 +218,29 @@ impl WorkerMailbox {
         }
     }
 
-    /// Takes a worker back that was away, or returns it for the first of the requests that wait.
-    pub(crate) fn come_back(&self, mut forked: Forked) -> Option<(Ticket, Forked)> {
+    /// Takes a worker back that was away, or returns it for the first of the requests that wait. `answer` is that of the
+    /// request that it has served meanwhile.
+    ///
+    /// While others wait, the answer is held back, with [`HELD`] at most and for [`HELD_NS`]. Otherwise its client's next request would
+    /// wait in line before the line ends: with several clients that always have a request, the worker would never get
+    /// back to its loop.
+    pub(crate) fn come_back(&self, mut forked: Forked, answer: Option<Answer>, now_ns: u64) -> CameBack {
         let mut contents = self.contents();
+        if contents.held.is_empty() {
+            contents.held_ns = now_ns;
+        }
+        contents.held.extend(answer);
         if let Some(ticket) = contents.line.pop_front() {
-            return Some((ticket, forked));
+            let is_over = contents.held.len() >= HELD || now_ns.saturating_sub(contents.held_ns) >= HELD_NS;
+            let answers = if is_over { std::mem::take(&mut contents.held) } else { Vec::new() };
+            return CameBack { next: Some((ticket, forked)), answers };
         }
         if let Some(away) = forked.legs.as_mut().and_then(|legs| legs.away.take()) {
             away.end();
             contents.away -= 1;
         }
         contents.workers.push(forked);
-        None
+        CameBack { next: None, answers: std::mem::take(&mut contents.held) }
     }
 
     /// Queues a ticket for a worker that is away, unless there is a worker of generation `number`, or none is expected.
@@ -239,6 +268,12 @@ impl WorkerMailbox {
     /// it; only one of them gets `true`.
     pub(crate) fn end_order(&self) -> bool {
         self.ordered.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether the worker with this entry in the timetable is here.
+    #[cfg(test)]
+    pub(crate) fn has_leg(&self, number: u64) -> bool {
+        self.contents().workers.iter().any(|forked| forked.leg_number() == Some(number))
     }
 
     #[cfg(test)]
@@ -286,14 +321,34 @@ fn renewed(mut forked: Forked, prepared: Duration) -> Forked {
 
 impl AwayKeeper for WorkerMailbox {
     fn left(&self) {
-        let waits_in_vain = {
+        let (waits_in_vain, answers) = {
             let mut contents = self.contents();
             contents.away -= 1;
-            contents.away == 0 && !contents.line.is_empty()
+            (contents.away == 0 && !contents.line.is_empty(), std::mem::take(&mut contents.held))
         };
+        answers.into_iter().for_each(|answer| answer());
         if waits_in_vain {
             (self.tell_due)();
         }
+    }
+}
+
+impl Drop for WorkerMailbox {
+    fn drop(&mut self) {
+        // Its worker has been lost behind it.
+        let answers = std::mem::take(&mut self.contents().held);
+        answers.into_iter().for_each(|answer| answer());
+    }
+}
+
+impl std::fmt::Debug for Contents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Contents")
+            .field("workers", &self.workers)
+            .field("away", &self.away)
+            .field("line", &self.line)
+            .field("held", &self.held.len())
+            .finish_non_exhaustive()
     }
 }
 

@@ -122,9 +122,9 @@ fn claim_worker(overflow: &Overflow, mut job: Job) -> Option<Job> {
                 overflow.wait_in_line(job);
                 None
             }
-            // [`worker`] finds it there.
+            // It is not put back: another thread could take it, and the request would get a worker with another state.
             Joined::Worker(forked) => {
-                job.mailbox.put(forked);
+                job.former = Some(forked);
                 Some(job)
             }
             Joined::NoWorker => Some(job),
@@ -231,6 +231,10 @@ fn worker(
     slot: Option<Box<SlotPermit>>,
 ) -> Result<Forked, NoFork> {
     let current = tenant.ready().ok_or_else(|| NoFork::unavailable(tenant.excuse()))?;
+    if current.config.mode != Mode::Ephemeral {
+        // This must be the loop's only worker: requests would alternate between its state and a second worker's.
+        mailbox.end_order();
+    }
     let (former, slot) = match former {
         // Its state has been handed over meanwhile, or it is of a generation that begins now.
         Some(former) if former.number >= current.number => return Ok(former),
@@ -243,14 +247,10 @@ fn worker(
     if let Some(slot) = slot {
         return fixed_worker(forks, tenant, former, slot);
     }
-    if current.config.mode != Mode::Ephemeral {
-        // This must be the loop's only worker: requests would alternate between its state and a second worker's.
-        mailbox.end_order();
-    }
     // The forker may have been faster.
-    let mut forked = match mailbox.take(current.number) {
-        Some(forked) => forked,
-        None => {
+    let mut forked = match mailbox.claim(current.number) {
+        Joined::Worker(forked) => forked,
+        Joined::InLine | Joined::NoWorker => {
             let permit = match retention {
                 Retention::Stay => forks.workers.permit(),
                 // Closed first, to make room.
@@ -298,4 +298,76 @@ fn hand_over(tenant: &Tenant, former: &mut Forked, mut forked: Forked) -> Result
         }
     }
     Ok(forked)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use mayfly_sandbox::{BufferedResponse, Request, ResponseSink};
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::failure::RequestId;
+    use crate::run::in_flight::InFlight;
+    use crate::run::reply::DeferredReply;
+    use crate::run::request::OwnedRequest;
+    use crate::{Config, Server};
+
+    struct Reply(BufferedResponse);
+
+    impl ResponseSink for Reply {
+        fn body(&mut self, len: usize) -> &mut [u8] {
+            self.0.body(len)
+        }
+
+        fn status(&mut self, status: u16) {
+            self.0.status(status);
+        }
+
+        fn header(&mut self, name: &[u8], value: &[u8]) {
+            self.0.header(name, value);
+        }
+    }
+
+    impl DeferredReply for Reply {
+        fn send(self: Box<Self>) {}
+    }
+
+    #[test]
+    fn a_kept_worker_that_a_request_has_claimed_is_not_left_to_others() {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../build/tenants/faults/faults");
+        let config = json!({"tenants": [{"name": "a", "path": "/", "program": program, "ephemeral": false}]});
+        let server = Server::start(Config::from_value(&config).unwrap()).unwrap();
+        server.boots().wait(Duration::from_secs(120));
+        let (tenant, background) = (Arc::clone(&server.set().tenants[0]), server.background());
+        let mailbox = tenant.new_mailbox();
+        let workers = Workers::new(Some(8));
+        mailbox.put(tenant.fork(workers.permit()).unwrap());
+        let request = Request { method: b"GET", path: b"/ok", query: b"", headers: &[], body: b"", client: None };
+        let job = Job {
+            tenant: Arc::clone(&tenant),
+            request: OwnedRequest::copy(&request),
+            id: RequestId(1),
+            mailbox: Arc::clone(&mailbox),
+            former: None,
+            retention: Retention::Stay,
+            reply: Box::new(Reply(BufferedResponse::default())),
+            in_flight: InFlight::enter(&tenant, 1).unwrap(),
+            mode_header: false,
+            slot: None,
+            key: None,
+            permit: None,
+            ticket: None,
+            since_ns: None,
+        };
+        let job = claim_worker(&background.overflow, job).unwrap();
+        assert!(mailbox.is_empty() && job.former.is_some());
+        // Even if an order for another one is pending, which then ends.
+        assert!(mailbox.order());
+        let forks = Forks { workers: &workers, memory: &background.memory };
+        let forked = worker(forks, &tenant, &mailbox, job.former, Retention::Stay, None).unwrap();
+        assert!(forked.is_ready() && !mailbox.end_order());
+        assert_eq!(workers.count(), 1);
+    }
 }

@@ -215,7 +215,7 @@ impl Overflow {
                 return;
             }
             let (legs, sleepers): (Vec<u64>, Vec<u64>) = ready.into_iter().partition(|number| number & LEG != 0);
-            let legs = legs.into_iter().filter(|number| self.timetable.start(number & !LEG, 0)).count();
+            let legs = legs.into_iter().filter(|number| self.timetable.tell_ready(number & !LEG)).count();
             let woken: Vec<Parked> = sleepers.into_iter().filter_map(|number| queue.asleep.remove(number)).collect();
             let count = woken.len() + legs;
             woken.into_iter().for_each(|parked| queue.push(parked));
@@ -284,9 +284,7 @@ impl Overflow {
 
 impl Overflow {
     fn take_turn(&self, mut parked: Parked) {
-        for worker in parked.call.workers() {
-            priority::lower(worker, parked.has_used_turn);
-        }
+        priority::lower(&mut parked.call, parked.has_used_turn && parked.preparation.is_none());
         let context = CallContext {
             tenant: &parked.tenant,
             counters: &parked.tenant.background,
@@ -372,9 +370,12 @@ impl Overflow {
         if forked.is_ready() && priority::is_kept(&mut forked) {
             let leg = self.expect_leg_in_mailbox(&tenant, &mut forked, &mailbox);
             if forked.legs.as_ref().is_some_and(|legs| legs.away.is_some()) && forked.number == tenant.generation() {
-                self.return_to_mailbox(&mailbox, forked);
-                self.start_leg(leg);
-                return send(reply);
+                self.return_to_mailbox(&mailbox, forked, Some(Box::new(move || send(reply))));
+                return self.start_leg(leg);
+            }
+            if let Some(legs) = &mut forked.legs {
+                // It does not come back as it was.
+                legs.away = None;
             }
             if forked.permit.is_none() {
                 forked.permit = self.workers.permit();

@@ -3,7 +3,6 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -81,9 +80,13 @@ impl Server {
         }
         self.inner.boots.wait(START_WAIT);
         *self.inner.set.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
-        self.inner.news.fetch_add(1, Ordering::Release);
-        // Here and not on the loop that happens to be the last that serves them.
-        gone.iter().for_each(|tenant| tenant.fixed.close());
+        for tenant in gone {
+            // Here and not on the loop that happens to be the last that serves them.
+            tenant.fixed.close();
+            // Also while loops hold its workers.
+            tenant.background_budget.end();
+        }
+        self.tell_loops();
         tracing::info!(
             target: "mayfly::server", added = applied.added.len(), removed = applied.removed.len(),
             changed = applied.changed.len(), failed = applied.failed.len(), "a new configuration has been applied"

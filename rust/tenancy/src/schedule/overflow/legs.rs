@@ -25,7 +25,7 @@ use crate::model::fixed_workers::FixedWorkers;
 use crate::model::generation::Forked;
 use crate::model::meter::Event;
 use crate::model::tenant::Tenant;
-use crate::model::worker_mailbox::WorkerMailbox;
+use crate::model::worker_mailbox::{Answer, CameBack, WorkerMailbox};
 use crate::run::call::count_hits;
 use crate::run::reply::INTERNAL_ERROR;
 use crate::schedule::job::Job;
@@ -35,7 +35,8 @@ const SLICE: Duration = Duration::from_millis(1);
 /// A program runs this long after a request. While requests come close together, they run the program anyway, and a leg
 /// behind each of them would only move its worker from one processor to another, and have a request wait.
 const QUIET_NS: u64 = 10_000_000;
-/// It runs this long after its last leg, however close together requests come.
+/// One of a fixed number of workers runs this long after its last leg, however close together requests come. A loop's
+/// own does not: requests that came meanwhile would leave their loop.
 const BUSY_NS: u64 = 100_000_000;
 /// Set in the numbers that the descriptors of idle workers are watched with: those of sleepers do not get there.
 pub(super) const LEG: u64 = 1 << 63;
@@ -46,6 +47,8 @@ pub(super) const LEG: u64 = 1 << 63;
 pub(crate) struct NewLeg {
     number: u64,
     until_ns: u64,
+    /// It has been started before, and is due at this time if that is not over.
+    is_started: bool,
 }
 
 impl Overflow {
@@ -66,8 +69,9 @@ impl Overflow {
         // An entry of the past has been taken meanwhile, while the worker was busy.
         let is_soon = |entry_ns: u64| entry_ns > now && entry_ns <= until_ns;
         if let Some(entry) = legs.entry.as_ref().filter(|entry| is_soon(entry.until_ns)) {
-            // It may have come due meanwhile, before the worker is in its place.
-            return Some(NewLeg { number: entry.number, until_ns: entry.until_ns });
+            // It may come due meanwhile, before the worker is in its place.
+            let is_started = !entry.is_watched;
+            return Some(NewLeg { number: entry.number, until_ns: entry.until_ns, is_started });
         }
         self.set_leg(tenant, forked, until_ns, place())
     }
@@ -94,16 +98,19 @@ impl Overflow {
         let legs = forked.legs.as_mut()?;
         legs.entry = None;
         let entry = self.timetable.add(until_ns, DueLeg { tenant: Arc::downgrade(tenant), place });
-        let new = NewLeg { number: entry.number, until_ns };
+        let new = NewLeg { number: entry.number, until_ns, is_started: false };
         legs.entry = Some(entry);
         Some(new)
     }
 
     /// Starts a leg that was entered: its worker is in its place.
     pub(crate) fn start_leg(&self, new: Option<NewLeg>) {
-        if let Some(NewLeg { number, until_ns }) = new
-            && self.timetable.start(number, until_ns)
-        {
+        let Some(NewLeg { number, until_ns, is_started }) = new else { return };
+        // All loops share the timetable's lock.
+        if is_started && monotonic_ns() < until_ns {
+            return;
+        }
+        if self.timetable.start(number, until_ns) {
             self.tell_news();
         }
     }
@@ -123,8 +130,10 @@ impl Overflow {
             return;
         }
         let free_at_ns = tenant.background_budget.free_at_ns();
-        if free_at_ns > monotonic_ns() {
-            self.end_leg(&tenant, &leg.place, forked, Some(free_at_ns));
+        if free_at_ns.is_none_or(|free_at_ns| free_at_ns > monotonic_ns()) {
+            let share = forked.generation.config.background_cpu();
+            let next_ns = free_at_ns.map(|free_at_ns| tenant.background_budget.try_again_ns(share, free_at_ns));
+            self.end_leg(&tenant, &leg.place, forked, next_ns);
             return;
         }
         let may_block = forked.legs.as_ref().is_some_and(|legs| legs.may_block);
@@ -180,46 +189,69 @@ impl Overflow {
             // A deadline of *now* means that the next step may block.
             legs.may_block = matches!(progress, BackgroundProgress::Waits { until_ns: Some(until) } if until <= now);
         }
-        let number = self.end_leg(tenant, &place, forked, until_ns);
-        if let Some(number) = number.filter(|_| has_outside) {
-            // Behind the return, so that a thread that sees the event finds the worker.
-            place.with(tenant, number, |forked| {
-                if let Some(outside) = forked.worker.waits_for()
-                    && let Err(error) = self.descriptors.watch(outside, LEG | number)
-                {
-                    tracing::debug!(target: "mayfly::server", %error, "a worker's connections are not watched");
-                }
-            });
+        let mut new = until_ns.and_then(|until_ns| self.set_leg(tenant, &mut forked, until_ns, place.clone()));
+        if let Some(new) = &mut new {
+            self.watch_outside(&mut forked, new);
+        }
+        self.give_back_to(tenant, &place, forked);
+        self.start_leg(new);
+    }
+
+    /// Has the leg begin early when the worker's descriptor is ready. While this thread has the worker: no other one
+    /// watches the descriptor for another leg.
+    fn watch_outside(&self, forked: &mut Forked, new: &mut NewLeg) {
+        let Some(outside) = forked.worker.waits_for() else { return };
+        let watched = self.descriptors.watch(outside, LEG | new.number);
+        if let Err(error) = watched {
+            tracing::debug!(target: "mayfly::server", %error, "a worker's connections are not watched");
+            new.until_ns = new.until_ns.min(monotonic_ns().saturating_add(POLL_NS));
+        }
+        if let Some(entry) = forked.legs.as_mut().and_then(|legs| legs.entry.as_mut()) {
+            (entry.until_ns, entry.is_watched) = (new.until_ns, true);
         }
     }
 
     /// Gives a worker back to its place, or passes it to the request that has waited for it, and has its program run at
-    /// `next_ns`, if there is such a time. Returns the number of that leg.
-    fn end_leg(&self, tenant: &Arc<Tenant>, place: &LegPlace, mut forked: Forked, next_ns: Option<u64>) -> Option<u64> {
+    /// `next_ns`, if there is such a time.
+    fn end_leg(&self, tenant: &Arc<Tenant>, place: &LegPlace, mut forked: Forked, next_ns: Option<u64>) {
         let new = next_ns.and_then(|until_ns| self.set_leg(tenant, &mut forked, until_ns, place.clone()));
         self.give_back_to(tenant, place, forked);
-        let number = new.as_ref().map(|new| new.number);
         self.start_leg(new);
-        number
     }
 
     fn give_back_to(&self, tenant: &Arc<Tenant>, place: &LegPlace, forked: Forked) {
         match place {
             LegPlace::Slot(_) => self.return_to_slot(tenant, forked),
             LegPlace::Mailbox(mailbox) => match mailbox.upgrade() {
-                Some(mailbox) if forked.number == tenant.generation() => self.return_to_mailbox(&mailbox, forked),
+                Some(mailbox) if forked.number == tenant.generation() => self.return_to_mailbox(&mailbox, forked, None),
                 _ => self.orders.close(forked),
             },
         }
     }
 
-    /// Takes a loop's worker back that was away, or passes it to the request that has waited for it.
-    pub(super) fn return_to_mailbox(&self, mailbox: &Arc<WorkerMailbox>, mut forked: Forked) {
-        while let Some((ticket, worker)) = mailbox.come_back(forked) {
-            match self.leave_line(ticket) {
-                Some(job) => return self.serve_with(job, worker),
+    /// Takes a loop's worker back that was away, or passes it to the request that has waited for it. Sends the answer of
+    /// the request that it has served, at once or later.
+    pub(super) fn return_to_mailbox(
+        &self,
+        mailbox: &Arc<WorkerMailbox>,
+        mut forked: Forked,
+        mut answer: Option<Answer>,
+    ) {
+        loop {
+            let CameBack { next, answers } = mailbox.come_back(forked, answer.take(), monotonic_ns());
+            let next = next.and_then(|(ticket, worker)| match self.leave_line(ticket) {
+                Some(job) => {
+                    self.serve_with(job, worker);
+                    None
+                }
                 // Its time was over.
-                None => forked = worker,
+                None => Some(worker),
+            });
+            // Behind the return, so that the clients' next requests find the worker.
+            answers.into_iter().for_each(|answer| answer());
+            match next {
+                Some(worker) => forked = worker,
+                None => return,
             }
         }
     }
@@ -255,7 +287,8 @@ fn quiet_from(place: &LegPlace, tenant: &Tenant, number: u64) -> Option<u64> {
     place.with(tenant, number, |forked| {
         let now = monotonic_ns();
         let quiet_ns = forked.worker.last_started_ns().saturating_add(QUIET_NS);
-        let is_recent = forked.legs.as_ref().is_some_and(|legs| now < legs.last_ns.saturating_add(BUSY_NS));
+        let is_recent = matches!(place, LegPlace::Mailbox(_))
+            || forked.legs.as_ref().is_some_and(|legs| now < legs.last_ns.saturating_add(BUSY_NS));
         until_ns = Some(quiet_ns).filter(|quiet_ns| is_recent && *quiet_ns > now);
     });
     until_ns

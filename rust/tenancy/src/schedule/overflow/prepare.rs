@@ -75,7 +75,7 @@ impl Overflow {
     pub(super) fn keep_prepared(&self, parked: Parked, preparation: Preparation) {
         let Parked { tenant, call, mailbox, .. } = parked;
         let mut forked = call.forked;
-        // As far as that is allowed.
+        // Where that is not allowed, it has not been lowered.
         priority::raise(&mut forked.worker);
         if preparation.fills_order && !mailbox.end_order() {
             return;

@@ -7,10 +7,13 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use mayfly_sandbox::{Allowance, BufferedResponse, Request, ResponseSink};
 use serde_json::{Value, json};
 
+use super::timetable::{DueLeg, LegPlace};
 use super::*;
 use crate::model::failure::RequestId;
+use crate::model::leg_timer::LegTimer;
 use crate::model::permits::PermitKind;
 use crate::model::tenant::Tenant;
+use crate::model::worker_mailbox::{Answer, CameBack, Joined};
 use crate::run::call::Call;
 use crate::run::in_flight::InFlight;
 use crate::run::reply::DeferredReply;
@@ -246,4 +249,65 @@ fn a_worker_is_prepared_ahead_if_it_is_kept_afterwards_and_there_is_room_and_els
     assert!(mailbox.take(number).unwrap().needs_hook() && mailbox.is_empty());
     drop(old);
     assert_eq!(server.workers().1, before);
+}
+
+#[test]
+fn answers_wait_for_the_end_of_the_line_and_then_find_the_worker_in_its_place() {
+    let server = server_of(json!({"ephemeral": false}));
+    let overflow = &server.background().overflow;
+    let tenant = Arc::clone(&server.set().tenants[0]);
+    let mailbox = tenant.new_mailbox();
+    let leg = || DueLeg { tenant: Arc::downgrade(&tenant), place: LegPlace::Mailbox(Arc::downgrade(&mailbox)) };
+    let entry = overflow.timetable.add(0, leg());
+    let number = entry.number;
+    let mut forked = tenant.fork(overflow.workers.permit()).unwrap();
+    forked.legs = Some(Box::new(LegTimer { entry: Some(entry), ..LegTimer::default() }));
+    mailbox.lend(forked);
+    let (sender, receiver) = mpsc::channel();
+    let answer = |name: &'static str| {
+        let (sender, mailbox) = (sender.clone(), Arc::downgrade(&mailbox));
+        // Of a mailbox that is gone, nothing is there.
+        let has_worker = move || mailbox.upgrade().is_some_and(|mailbox| mailbox.has_leg(number));
+        Some(Box::new(move || sender.send((name, has_worker())).unwrap()) as Answer)
+    };
+    let away = || mailbox.take_for_leg(number).unwrap();
+    let join = |ticket| assert!(matches!(mailbox.join(Ticket(ticket), tenant.generation()), Joined::InLine));
+    let wait_for = |ticket, came: CameBack| {
+        let (next, worker) = came.next.unwrap();
+        assert_eq!(next, Ticket(ticket));
+        (worker, came.answers)
+    };
+
+    let worker = away();
+    (1..4).for_each(join);
+    let (worker, answers) = wait_for(1, mailbox.come_back(worker, None, 10));
+    assert!(answers.is_empty());
+    let (worker, answers) = wait_for(2, mailbox.come_back(worker, answer("1"), 20));
+    assert!(answers.is_empty(), "the client would join the line again");
+    // Unless it takes long.
+    let (worker, answers) = wait_for(3, mailbox.come_back(worker, answer("2"), 200_000_000));
+    answers.into_iter().for_each(|answer| answer());
+    assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [("1", false), ("2", false)]);
+    overflow.return_to_mailbox(&mailbox, worker, answer("3"));
+    assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [("3", true)]);
+
+    // Also if the worker is lost, before or after its mailbox.
+    let worker = away();
+    (4..6).for_each(join);
+    let (worker, _) = wait_for(4, mailbox.come_back(worker, None, 0));
+    let (worker, _) = wait_for(5, mailbox.come_back(worker, answer("4"), 0));
+    drop(worker);
+    assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [("4", false)]);
+    let mut forked = tenant.fork(overflow.workers.permit()).unwrap();
+    let entry = overflow.timetable.add(0, leg());
+    let number = entry.number;
+    forked.legs = Some(Box::new(LegTimer { entry: Some(entry), ..LegTimer::default() }));
+    mailbox.lend(forked);
+    let worker = mailbox.take_for_leg(number).unwrap();
+    (6..8).for_each(join);
+    let (worker, _) = wait_for(6, mailbox.come_back(worker, None, 0));
+    let (worker, _) = wait_for(7, mailbox.come_back(worker, answer("6"), 0));
+    drop(mailbox);
+    assert_eq!(receiver.try_iter().collect::<Vec<_>>(), [("6", false)]);
+    drop(worker);
 }

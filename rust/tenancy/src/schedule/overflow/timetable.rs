@@ -4,6 +4,7 @@
 //! An entry names its worker's place, and not the worker: that stays where its next request finds it. A worker without a
 //! timer that is due has no entry, and costs nothing.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -32,7 +33,7 @@ impl LegPlace {
     /// Takes the worker with this entry. `None`: it has a request, or is gone.
     pub(super) fn take(&self, tenant: &Tenant, number: u64) -> Option<Forked> {
         match self {
-            Self::Slot(slot) => tenant.fixed.take_idle(*slot),
+            Self::Slot(slot) => tenant.fixed.take_for_leg(*slot, number),
             Self::Mailbox(mailbox) => mailbox.upgrade()?.take_for_leg(number),
         }
     }
@@ -40,7 +41,7 @@ impl LegPlace {
     /// Calls `look` with the worker with this entry, if it is idle.
     pub(super) fn with(&self, tenant: &Tenant, number: u64, look: impl FnOnce(&Forked)) {
         match self {
-            Self::Slot(slot) => tenant.fixed.with_idle(*slot, look),
+            Self::Slot(slot) => tenant.fixed.with_idle(*slot, number, look),
             Self::Mailbox(mailbox) => {
                 if let Some(mailbox) = mailbox.upgrade() {
                     mailbox.with(number, look);
@@ -60,9 +61,16 @@ pub(super) struct DueLeg {
 /// The timetable.
 #[derive(Debug)]
 pub(super) struct Timetable {
-    legs: Mutex<Sleepers<DueLeg>>,
+    legs: Mutex<Legs>,
     /// The earliest entry's time, for threads that only look. Written under the lock.
     earliest_ns: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Legs {
+    all: Sleepers<DueLeg>,
+    /// Those that have not been started, and whether their worker's descriptor has become ready meanwhile.
+    new: HashMap<u64, bool>,
 }
 
 impl Default for Timetable {
@@ -76,17 +84,31 @@ impl Timetable {
     /// a thread that finds the place empty does nothing more. It is there until the worker drops it.
     pub(super) fn add(self: &Arc<Self>, until_ns: u64, leg: DueLeg) -> LegEntry {
         let mut legs = self.legs();
-        let number = legs.next_number();
-        legs.push(UNTIL_READY, leg);
+        let number = legs.all.next_number();
+        legs.all.push(UNTIL_READY, leg);
+        legs.new.insert(number, false);
         self.note(&legs);
         drop(legs);
         LegEntry::new(number, until_ns, Arc::clone(self) as Arc<dyn LegKeeper>)
     }
 
-    /// Makes an entry due at `until_ns`, if it is still there. Returns whether it is the earliest now.
+    /// Makes an entry due at `until_ns`, if it is still there, or at once if its worker's descriptor is ready. Returns
+    /// whether it is the earliest now.
     pub(super) fn start(&self, number: u64, until_ns: u64) -> bool {
         let mut legs = self.legs();
-        legs.move_to(number, until_ns.min(UNTIL_READY)) && self.note(&legs)
+        let is_ready = legs.new.remove(&number) == Some(true);
+        legs.all.move_to(number, if is_ready { 0 } else { until_ns.min(UNTIL_READY) }) && self.note(&legs)
+    }
+
+    /// Makes an entry due now, since its worker's descriptor is ready, or as soon as it is started. Returns whether it is
+    /// the earliest now.
+    pub(super) fn tell_ready(&self, number: u64) -> bool {
+        let mut legs = self.legs();
+        if let Some(is_ready) = legs.new.get_mut(&number) {
+            *is_ready = true;
+            return false;
+        }
+        legs.all.move_to(number, 0) && self.note(&legs)
     }
 
     /// Finds an entry that is due, and its number. It is not due again before [`Self::start`].
@@ -95,7 +117,7 @@ impl Timetable {
             return None;
         }
         let mut legs = self.legs();
-        let due = legs.put_off_due(now_ns, UNTIL_READY).map(|(number, leg)| (number, leg.clone()));
+        let due = legs.all.put_off_due(now_ns, UNTIL_READY).map(|(number, leg)| (number, leg.clone()));
         self.note(&legs);
         due
     }
@@ -106,13 +128,13 @@ impl Timetable {
     }
 
     /// Publishes the earliest entry's time. Returns whether it is earlier than before.
-    fn note(&self, legs: &Sleepers<DueLeg>) -> bool {
-        let earliest_ns = legs.earliest_ns().unwrap_or(NEVER);
+    fn note(&self, legs: &Legs) -> bool {
+        let earliest_ns = legs.all.earliest_ns().unwrap_or(NEVER);
         self.earliest_ns.swap(earliest_ns, Ordering::Relaxed) > earliest_ns
     }
 
-    fn legs(&self) -> MutexGuard<'_, Sleepers<DueLeg>> {
-        // Each change is one step, so the timetable is consistent even if a thread panicked while it held the lock.
+    fn legs(&self) -> MutexGuard<'_, Legs> {
+        // Each step leaves it usable, so the timetable is consistent even if a thread panicked while it held the lock.
         self.legs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -120,7 +142,8 @@ impl Timetable {
 impl LegKeeper for Timetable {
     fn forget(&self, number: u64) {
         let mut legs = self.legs();
-        if legs.remove(number).is_some() {
+        legs.new.remove(&number);
+        if legs.all.remove(number).is_some() {
             self.note(&legs);
         }
     }
@@ -152,6 +175,21 @@ mod tests {
         assert!(table.start(entry.number, 5), "until it is started again");
         drop(entry);
         assert_eq!(table.earliest_ns(), None);
+    }
+
+    #[test]
+    fn a_descriptor_that_is_ready_before_its_worker_is_in_its_place_is_not_forgotten() {
+        let table = Arc::new(Timetable::default());
+        let entry = table.add(1 << 60, leg());
+        assert!(!table.tell_ready(entry.number) && table.pop_due(10).is_none());
+        assert!(table.start(entry.number, entry.until_ns));
+        assert!(table.pop_due(10).is_some());
+        // It has been told once.
+        assert!(table.start(entry.number, 20) && table.pop_due(10).is_none());
+        assert!(table.tell_ready(entry.number) && table.pop_due(10).is_some());
+        let number = entry.number;
+        drop(entry);
+        assert!(!table.tell_ready(number) && table.legs().new.is_empty());
     }
 
     #[test]
