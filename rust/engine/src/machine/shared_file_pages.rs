@@ -14,8 +14,8 @@ use crate::machine::machine::Machine;
 /// How often a program may meet a page that its file has lost, or that cannot be read, before something else is taken to
 /// be wrong. Each time costs it a fault.
 const LOSSES_MAX: u32 = 64;
-/// Most pages in the tables at a time, runs of neighbours that they were mapped in, and tables: what removing them takes
-/// is bounded. Whoever needs more has all of them removed, and those that are needed come back by faults.
+/// Limits on the pages that are mapped at a time, on the runs of neighbours that they form, and on their tables, so that
+/// removing them takes a bounded time. At a limit all of them are removed; a fault maps again what the program needs.
 const PAGES_MAX: u64 = 16_384;
 const RUNS_MAX: u64 = 256;
 const TABLES_MAX: usize = 256;
@@ -220,7 +220,7 @@ impl Machine {
     }
 
     /// The processor could not reach memory that the tables allow. If that can be a file's page that is gone, all such
-    /// pages are removed, and the program goes on with a fault; whoever handles it looks at the file.
+    /// pages are removed, and the program continues with a fault. The fault's handler checks the file.
     #[cold]
     pub(super) fn meet_lost_page(&mut self, error: RunError) -> Result<(), RunError> {
         let can_be = error.source.raw_os_error() == Some(libc::EFAULT) && self.has_shared_files();

@@ -21,7 +21,7 @@ pub(crate) struct ResourceLimits {
     pub(crate) all: [ResourceLimit; COUNT],
     /// The mask of `umask(2)`.
     pub(crate) umask: u32,
-    /// The nice value, of all threads. It only rises: nobody has the privilege to lower it.
+    /// The nice value, of all threads. It only rises: programs have no privilege to lower it.
     pub(crate) nice: i32,
 }
 

@@ -39,7 +39,7 @@ pub(crate) fn fault_in(
     let size = file.file.attributes(true).map_err(|_| Refused::PastEnd)?.size;
     let whole = PageRange::at(page, PAGE_SIZE).ok_or(Refused::Denied)?;
     let VmaKind::Durable { offset, .. } = vma.covering(whole).kind else { return Err(Refused::Denied) };
-    // Whoever made the file shorter did not look for those who have it mapped.
+    // A process that truncates the file does not remove these mappings.
     if offset >= size {
         return Err(Refused::PastEnd);
     }

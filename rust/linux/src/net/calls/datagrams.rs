@@ -66,8 +66,7 @@ fn destination(call: &Call<'_, '_>, id: PollableId, to: Address) -> Result<(Addr
     if to.is_mapped() && socket.is_for_v6_alone() {
         return Err(Errno::ENETUNREACH);
     }
-    let is_inside = to.is_loopback();
-    Ok((to, is_inside))
+    Ok((to, to.is_loopback()))
 }
 
 /// Sends a datagram to the socket's peer, or to `to`. `open`: the open files that it carries.

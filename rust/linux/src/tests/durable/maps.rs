@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Shared mappings of files of durable mounts: one file for all workers, whoever makes it shorter.
+//! Shared mappings of files of durable mounts: one file for all workers, which others may truncate.
 
 use super::*;
 
