@@ -66,7 +66,8 @@ fn destination(call: &Call<'_, '_>, id: PollableId, to: Address) -> Result<(Addr
     if to.is_mapped() && socket.is_for_v6_alone() {
         return Err(Errno::ENETUNREACH);
     }
-    Ok((to, to.is_loopback()))
+    let is_inside = to.is_loopback();
+    Ok((to, is_inside))
 }
 
 /// Sends a datagram to the socket's peer, or to `to`. `open`: the open files that it carries.
