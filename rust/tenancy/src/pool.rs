@@ -349,21 +349,8 @@ impl LoopPool {
         let mode_header = self.set.config.mode_header;
         let (hit, former, retention, slot, is_in_line) = match unfinished {
             Some(Unfinished::Paused { tenant, call, step, mailbox, in_flight, permit }) => {
-                return background.overflow.settle(
-                    Parked {
-                        tenant,
-                        call,
-                        reply,
-                        mailbox,
-                        in_flight: Some(in_flight),
-                        permit: Some(permit),
-                        may_block: false,
-                        mode_header,
-                        has_used_turn: false,
-                        preparation: None,
-                    },
-                    step,
-                );
+                let parked = Parked::of_request(tenant, call, reply, mailbox, in_flight, Some(permit), mode_header);
+                return background.overflow.settle(parked, step);
             }
             Some(Unfinished::Unserved { hit, former, retention, slot, is_in_line }) => {
                 (Some(hit), former, retention, slot, is_in_line)

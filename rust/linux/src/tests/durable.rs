@@ -62,6 +62,20 @@ impl Puppet {
         self.call(number, [fd as u64, a, b, c, 0, 0], 0).unwrap()
     }
 
+    /// Has the thread look again at what it waits for, until it can go on.
+    fn wake_in_time(&mut self, may_block: bool) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        loop {
+            let mut rng = |bytes: &mut [u8]| bytes.fill(7);
+            let mut context = crate::base::context::Context { output: &mut self.log, rng: &mut rng, may_block };
+            match self.process.wake(&mut self.machine, &mut context) {
+                Step::Continue => break,
+                Step::Waits { .. } => assert!(Instant::now() < deadline),
+                end => panic!("{end:?}"),
+            }
+        }
+    }
+
     /// fcntl(2) with a lock on bytes `start..start + len`.
     fn lock(&mut self, fd: i64, command: i32, kind: i16, start: u64, len: u64) -> Result<i64, Step> {
         let words = [kind.cast_unsigned().into(), start, len, 0].map(u64::to_le_bytes);
@@ -303,16 +317,7 @@ fn locks_exclude_other_workers_until_they_are_released() {
     let asked = one.call(libc::SYS_flock, [fd as u64, libc::LOCK_EX as u64, 0, 0, 0, 0], 0);
     assert!(matches!(asked, Err(Step::Waits { until_ns: Some(_), call: "flock" })), "{asked:?}");
     other.process.close_files();
-    let deadline = Instant::now() + Duration::from_secs(10);
-    loop {
-        let mut rng = |bytes: &mut [u8]| bytes.fill(7);
-        let mut context = crate::base::context::Context { output: &mut one.log, rng: &mut rng, may_block: false };
-        match one.process.wake(&mut one.machine, &mut context) {
-            Step::Continue => break,
-            Step::Waits { .. } => assert!(Instant::now() < deadline),
-            end => panic!("{end:?}"),
-        }
-    }
+    one.wake_in_time(false);
     one.run().unwrap();
     assert_eq!(one.machine.regs().rax, 0);
     let ranges = (0..1100).map(|range| one.lock(fd, set, WRITE, 2 * range, 1).unwrap());

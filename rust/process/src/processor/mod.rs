@@ -5,4 +5,5 @@ pub(crate) mod events;
 pub(crate) mod kicker;
 pub(crate) mod pages;
 pub(crate) mod processor;
+pub(crate) mod registers;
 pub(crate) mod source;

@@ -6,10 +6,10 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use mayfly_machine::layout::{CONTROL, PAGE_SIZE, SHARED, is_program_address};
+use mayfly_machine::layout::{CONTROL, PAGE_SIZE, SHARED};
 use mayfly_machine::{
-    BadReturn, CreateError, Exit, FreezeError, MemoryError, Prot, Regs, RunError, Unexpected, UserContext,
-    VECTOR_STATE_BYTES, VectorState,
+    CreateError, Exit, FreezeError, MemoryError, Prot, Regs, RunError, Unexpected, UserContext, VECTOR_STATE_BYTES,
+    VectorState,
 };
 use mayfly_memory::memory::Memory;
 use mayfly_memory::tables::{Run, Tables};
@@ -23,7 +23,7 @@ use crate::processor::pages::{self, Part, Stale};
 use crate::processor::source::{ImageSource, region, unborn};
 use crate::resume::resume_pages;
 use crate::ring::order::{Order, PASSING};
-use crate::ring::vector::{self, vector_components};
+use crate::ring::vector::vector_components;
 use crate::stub::{Nursery, Stub, StubFiles};
 use crate::zygote::zygote::Region;
 
@@ -89,7 +89,7 @@ pub struct Processor {
 }
 
 /// Vector state as at the start of a process.
-fn initial_vector() -> VectorState {
+pub(super) fn initial_vector() -> VectorState {
     let mut words = [0; VECTOR_STATE_BYTES / 4];
     words[0] = FCW;
     words[6] = MXCSR;
@@ -158,7 +158,7 @@ impl Processor {
         self.settle(memory, tables).map_err(CreateError::Memory)
     }
 
-    fn stub(&mut self) -> Result<&mut Stub, StubError> {
+    pub(super) fn stub(&mut self) -> Result<&mut Stub, StubError> {
         self.stub.as_mut().ok_or(StubError::None)
     }
 
@@ -271,7 +271,7 @@ impl Processor {
     }
 
     /// Makes a stub that waits for a value wait at a signal, with all its registers.
-    fn stop(&mut self) -> Result<(), StubError> {
+    pub(super) fn stop(&mut self) -> Result<(), StubError> {
         let value = match self.next {
             Next::Value(value) => value,
             _ => 0,
@@ -329,140 +329,6 @@ impl Processor {
         if let Some(stub) = &mut self.stub {
             stub.clear();
         }
-    }
-
-    /// The general registers as of the last exit, or as set since.
-    #[inline]
-    #[must_use]
-    pub fn regs(&self) -> Regs {
-        self.regs
-    }
-
-    /// Sets the general registers for the next run.
-    #[inline]
-    pub fn set_regs(&mut self, regs: &Regs) {
-        self.regs = *regs;
-        self.next = Next::Regs;
-    }
-
-    /// Changes the registers at an exit, and stays there, for tests. Of a call that is answered by value only arguments
-    /// are known: of the others, R12 and R13 are taken.
-    pub fn set_arguments(&mut self, regs: &Regs) {
-        if self.at == At::Call && self.stop().is_ok() {
-            let Regs { rax, rdi, rsi, rdx, r10, r8, r9, r12, r13, .. } = *regs;
-            let Regs { rip, rflags, .. } = self.regs;
-            self.at = At::Syscall;
-            self.regs = Regs { rax, rdi, rsi, rdx, r10, r8, r9, r12, r13, rcx: rip, r11: rflags, ..self.regs };
-        } else {
-            self.regs = *regs;
-        }
-    }
-
-    /// The user's general registers; `None` where only [`Processor::context`] can find them.
-    #[must_use]
-    pub fn user_regs(&self, _: &Memory) -> Option<Regs> {
-        match (&self.next, self.at) {
-            (Next::Regs | Next::Context(_), _) => Some(self.regs),
-            (Next::Rewind, _) => None,
-            (_, At::Syscall) => Some(Regs { rip: self.regs.rcx, ..self.regs }),
-            (_, At::Signal | At::Born) => Some(self.regs),
-            (_, At::Doorbell | At::Call | At::Rewinding) => None,
-        }
-    }
-
-    /// What a [`VectorState`] may hold: its components (XCR0), and the bytes that they take.
-    #[must_use]
-    pub fn vector_features(&self) -> (u64, usize) {
-        (vector_components(), vector::bytes())
-    }
-
-    /// Takes the user's context. `None` if the stub is on its way into the frozen program.
-    ///
-    /// # Errors
-    ///
-    /// [`RunError`] if the host fails; the machine must not be used again then.
-    pub fn context(&mut self, memory: &Memory) -> Result<Option<UserContext>, RunError> {
-        if let Next::Context(context) = &self.next {
-            return Ok(Some((**context).clone()));
-        }
-        if self.at == At::Rewinding || matches!(self.next, Next::Rewind) {
-            return Ok(None);
-        }
-        if matches!(self.at, At::Doorbell | At::Call) {
-            self.stop()?;
-        }
-        let Some(regs) = self.user_regs(memory) else { return Ok(None) };
-        let vector = if self.at == At::Born {
-            initial_vector()
-        } else {
-            let vector = self.stub()?.vector();
-            vector.ok_or(RunError { call: "a signal's frame", source: io::ErrorKind::InvalidData.into() })?
-        };
-        Ok(Some(UserContext { regs, fs_base: self.fs_base, gs_base: self.gs_base, vector }))
-    }
-
-    /// Makes the next run go on with `context`, wherever the stub waits.
-    ///
-    /// # Errors
-    ///
-    /// None here; as for the other engine.
-    pub fn set_context(&mut self, context: &UserContext) -> Result<(), RunError> {
-        (self.regs, self.fs_base, self.gs_base) = (context.regs, context.fs_base, context.gs_base);
-        self.next = Next::Context(Box::new(context.clone()));
-        Ok(())
-    }
-
-    /// Completes a doorbell where the program goes on behind it.
-    #[inline]
-    pub fn return_from_doorbell(&mut self, value: u64) {
-        self.next = Next::Value(value);
-    }
-
-    /// Completes a system call: the program goes on behind its `syscall` with `value` in RAX.
-    ///
-    /// # Errors
-    ///
-    /// [`BadReturn`] if the return address is not in the program's half, or if the last exit was not a system call.
-    #[inline]
-    pub fn return_from_syscall(&mut self, value: u64) -> Result<(), BadReturn> {
-        let rip = self.regs.rcx;
-        let is_call = matches!(self.at, At::Syscall | At::Call);
-        if !is_call || !matches!(self.next, Next::Same) || !is_program_address(rip) {
-            return Err(BadReturn { rip });
-        }
-        self.regs.rax = value;
-        if self.at == At::Call {
-            self.next = Next::Value(value);
-        } else {
-            (self.regs.rip, self.regs.rflags) = (rip, self.regs.r11);
-            self.next = Next::Regs;
-        }
-        Ok(())
-    }
-
-    /// The FS and GS base.
-    ///
-    /// # Errors
-    ///
-    /// None here; as for the other engine.
-    pub fn bases(&self) -> Result<(u64, u64), RunError> {
-        Ok((self.fs_base, self.gs_base))
-    }
-
-    /// Sets the FS base, or the GS base.
-    ///
-    /// # Errors
-    ///
-    /// [`RunError`] for a base that is not canonical.
-    pub fn set_bases(&mut self, fs_base: Option<u64>, gs_base: Option<u64>) -> Result<(), RunError> {
-        for base in [fs_base, gs_base].into_iter().flatten() {
-            if base.cast_signed() << 16 >> 16 != base.cast_signed() {
-                return Err(RunError { call: "a segment's base", source: io::ErrorKind::InvalidInput.into() });
-            }
-        }
-        self.fs_base = fs_base.unwrap_or(self.fs_base);
-        self.gs_base = gs_base.unwrap_or(self.gs_base);
-        Ok(())
     }
 
     /// Says whether the doorbell enters the trampoline: whether the control word is not 0.
@@ -576,7 +442,7 @@ fn ordered(stub: &mut Stub, orders: &[Order]) -> Result<(), RingError> {
 
 /// Why a stub does not go on.
 #[derive(Debug, thiserror::Error)]
-enum StubError {
+pub(super) enum StubError {
     #[error("there is no stub")]
     None,
     #[error(transparent)]

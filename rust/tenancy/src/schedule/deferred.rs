@@ -179,18 +179,7 @@ fn run(overflow: &Overflow, forks: Forks<'_>, job: Job) {
     let answered = sink.answered;
     match served {
         Ok(Some((call, step))) => {
-            let parked = Parked {
-                tenant,
-                call,
-                reply,
-                mailbox,
-                in_flight: Some(in_flight),
-                permit,
-                may_block: false,
-                mode_header,
-                has_used_turn: false,
-                preparation: None,
-            };
+            let parked = Parked::of_request(tenant, call, reply, mailbox, in_flight, permit, mode_header);
             overflow.settle(parked, step);
         }
         Ok(None) | Err(_) => {

@@ -99,18 +99,8 @@ impl Overflow {
             return self.orders.serve(Job { former: Some(forked), ..job });
         }
         let Job { tenant, request, id, mailbox, reply, in_flight, mode_header, permit, since_ns, .. } = job;
-        self.push(Parked {
-            tenant,
-            call: Call::after_wait(forked, id, request, since_ns.unwrap_or_else(monotonic_ns)),
-            reply,
-            mailbox,
-            in_flight: Some(in_flight),
-            permit,
-            may_block: false,
-            mode_header,
-            has_used_turn: false,
-            preparation: None,
-        });
+        let call = Call::after_wait(forked, id, request, since_ns.unwrap_or_else(monotonic_ns));
+        self.push(Parked::of_request(tenant, call, reply, mailbox, in_flight, permit, mode_header));
     }
 
     /// Gives up a worker that was found for a request, and has not begun it.

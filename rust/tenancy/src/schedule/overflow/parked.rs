@@ -32,6 +32,30 @@ pub(crate) struct Parked {
 }
 
 impl Parked {
+    /// A request that has had no turn here.
+    pub(crate) fn of_request(
+        tenant: Arc<Tenant>,
+        call: Call,
+        reply: Box<dyn DeferredReply>,
+        mailbox: Arc<WorkerMailbox>,
+        in_flight: InFlight,
+        permit: Option<CallPermit>,
+        mode_header: bool,
+    ) -> Self {
+        Self {
+            tenant,
+            call,
+            reply,
+            mailbox,
+            in_flight: Some(in_flight),
+            permit,
+            may_block: false,
+            mode_header,
+            has_used_turn: false,
+            preparation: None,
+        }
+    }
+
     /// Answers in the program's place, and closes the worker.
     pub(super) fn refuse(self, failure: Failure, reason: &str) {
         if let Some(preparation) = &self.preparation {
