@@ -136,53 +136,7 @@ fn two_that_were_loaded_draw_different_numbers() {
 }
 
 /// A program with threads, one of which waits with a timeout.
-const THREADS: &str = r#"
-#include "mayfly.h"
-#include <pthread.h>
-#include <stdio.h>
-#include <string.h>
-#include <time.h>
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t asked = PTHREAD_COND_INITIALIZER, done = PTHREAD_COND_INITIALIZER;
-static __thread double own = 1.5;
-static int question = -1;
-static double answer;
-static void *work(void *of) {
-    own += *(int *)of; /* in this thread's registers and memory */
-    pthread_mutex_lock(&lock);
-    for (;;) {
-        struct timespec until;
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_sec += 1000;
-        while (question != *(int *)of)
-            pthread_cond_timedwait(&asked, &lock, &until);
-        answer = own * 2;
-        question = -1;
-        pthread_cond_broadcast(&done);
-    }
-    return 0;
-}
-int main(void) {
-    static int numbers[3] = {0, 1, 2};
-    for (int i = 0; i < 3; i++) {
-        pthread_t thread;
-        if (pthread_create(&thread, 0, work, &numbers[i])) return 1;
-    }
-    for (;;) {
-        if (!mayfly_wait()) return 1;
-        char text[200]; int size = 0;
-        for (int i = 0; i < 3; i++) {
-            pthread_mutex_lock(&lock);
-            question = i;
-            pthread_cond_broadcast(&asked);
-            while (question != -1) pthread_cond_wait(&done, &lock);
-            size += sprintf(text + size, "%g ", answer);
-            pthread_mutex_unlock(&lock);
-        }
-        mayfly_respond(200, "text/plain", text, (size_t)size);
-    }
-}
-"#;
+const THREADS: &str = include_str!("programs/threads.c");
 
 fn has_whole_system() -> bool {
     std::env::var_os("MAYFLY_LANE").is_none_or(|lane| lane != "svm")
@@ -222,58 +176,7 @@ fn threads_go_on_in_a_loaded_snapshot() {
 
 /// A program with two connections when it is frozen: one that it has used, and one at which a thread waits with a
 /// timeout.
-const CONNECTIONS: &str = r#"
-#include "mayfly.h"
-#include <arpa/inet.h>
-#include <errno.h>
-#include <pthread.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
-static int spoken, waiting;
-static int dial(const char *host, int port) {
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port)};
-    inet_pton(AF_INET, host, &to.sin_addr);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
-    return connect(fd, (void *)&to, sizeof to) == 0 ? fd : -errno;
-}
-static int speaks(int fd) {
-    char byte = 'x';
-    return send(fd, &byte, 1, MSG_NOSIGNAL) == 1 && recv(fd, &byte, 1, 0) == 1 && byte == 'x';
-}
-static int result(ssize_t got) { return got < 0 ? -errno : (int)got; }
-static void *wait_for_it(void *unused) {
-    char byte;
-    return (void *)(long)result(recv(waiting, &byte, 1, 0));
-}
-int main(int argc, char **argv) {
-    int port = atoi(argv[1]);
-    spoken = dial("127.0.0.1", port);
-    waiting = dial("127.0.0.1", port);
-    if (spoken < 0 || waiting < 0 || !speaks(spoken)) return 1;
-    struct timeval long_time = {.tv_sec = 1000};
-    setsockopt(waiting, SOL_SOCKET, SO_RCVTIMEO, &long_time, sizeof long_time);
-    pthread_t thread;
-    if (pthread_create(&thread, 0, wait_for_it, 0)) return 1;
-    for (;;) {
-        if (!mayfly_wait()) return 1;
-        char text[300], byte, hosts[300] = "";
-        void *waited;
-        int first = result(recv(spoken, &byte, 1, 0)), then = result(recv(spoken, &byte, 1, 0));
-        int sent = result(send(spoken, "x", 1, MSG_NOSIGNAL));
-        pthread_join(thread, &waited);
-        int again = dial("127.0.0.1", port);
-        FILE *file = fopen("/etc/hosts", "r");
-        fread(hosts, 1, sizeof hosts - 1, file);
-        fclose(file);
-        int size = sprintf(text, "%d %d %d, %ld, %d, %d, %d", first, then, sent, (long)waited, again >= 0 && speaks(again),
-            dial("192.0.2.1", port), strstr(hosts, "198.18.0.2 db.invalid") != 0);
-        mayfly_respond(200, "text/plain", text, (size_t)size);
-    }
-}
-"#;
+const CONNECTIONS: &str = include_str!("programs/remote.c");
 
 /// An echo server; returns its port.
 fn echo_server() -> u16 {
