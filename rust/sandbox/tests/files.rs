@@ -249,7 +249,8 @@ fn sqlite_keeps_a_database_of_a_durable_mount_that_workers_share() {
         }
     });
     assert!(text(&mut workers[0], "/early/0").starts_with(&format!("{} ", early + 40)));
-    // Leg by leg, on threads that may block and threads that may not, where pages of the index are none of the program's.
+    // Leg by leg, on threads that may block and threads that may not, where pages of the index are none of the
+    // program's.
     for way in ["wal", "early"] {
         assert!(text(&mut workers[0], &format!("/{way}/0")).contains("wal"));
         let answer = leg_by_leg(&mut workers[1], &format!("/{way}/3"));

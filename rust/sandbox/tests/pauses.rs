@@ -44,8 +44,8 @@ fn resume_to_the_end(worker: &mut Worker, slice: Duration) -> (String, u32) {
     unreachable!("the request ends")
 }
 
-/// What `work` and `work-exits` answer: so many steps from a value to `value * multiplier + increment`. Two steps are one
-/// such step of another multiplier and increment, so this takes no time for any number of them.
+/// What `work` and `work-exits` answer: so many steps from a value to `value * multiplier + increment`. Two steps are
+/// one such step of another multiplier and increment, so this takes no time for any number of them.
 fn worked(mut steps: u64) -> String {
     let (mut multiplier, mut increment) = (6_364_136_223_846_793_005_u64, 1_442_695_040_888_963_407_u64);
     let mut value = 1_u64;

@@ -58,8 +58,9 @@ pub struct RouteHit {
 ///
 /// A call takes no lock and allocates nothing while the tenant answers within its inline budget, if its workers are the
 /// loop's own and stand still between requests. Others are where further threads find them, behind locks that are held
-/// for a few instructions. Only other threads fork workers and close poisoned ones. To have a worker prepared for its next request, by its program's hook, takes a
-/// lock and allocates: that follows the response, in [`Self::reset_answered`], if the caller defers resets.
+/// for a few instructions. Only other threads fork workers and close poisoned ones. To have a worker prepared for its
+/// next request, by its program's hook, takes a lock and allocates: that follows the response, in
+/// [`Self::reset_answered`], if the caller defers resets.
 #[derive(Debug)]
 pub struct LoopPool {
     server: Server,

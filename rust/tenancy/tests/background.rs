@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What programs of tenants that keep their state do between requests (`background_cpu`), for tenants with a fixed number
-//! of workers, and for those with one for each loop. The program is `tenants/upkeep`.
+//! What programs of tenants that keep their state do between requests (`background_cpu`), for tenants with a fixed
+//! number of workers, and for those with one for each loop. The program is `tenants/upkeep`.
 
 #![allow(
     clippy::unwrap_used,

@@ -107,7 +107,8 @@ impl Machine {
         // Orders name addresses of the request's: they go last.
         self.processor.settle(&self.memory, self.tables)?;
         if self.has_shared_files() {
-            // After the stub has unmapped them: what it has mapped keeps a file open, and its last close takes its time.
+            // After the stub has unmapped them: what it has mapped keeps a file open, and its last close takes its
+            // time.
             self.end_shared_files()?;
         }
         self.processor.clean();

@@ -11,11 +11,12 @@ use mayfly_memory::tables::Entry;
 use crate::machine::changes::{SharedFilePages, TABLE_BYTES};
 use crate::machine::machine::Machine;
 
-/// How often a program may meet a page that its file has lost, or that cannot be read, before something else is taken to
-/// be wrong. Each time costs it a fault.
+/// How often a program may meet a page that its file has lost, or that cannot be read, before something else is taken
+/// to be wrong. Each time costs it a fault.
 const LOSSES_MAX: u32 = 64;
-/// Limits on the pages that are mapped at a time, on the runs of neighbours that they form, and on their tables, so that
-/// removing them takes a bounded time. At a limit all of them are removed; a fault maps again what the program needs.
+/// Limits on the pages that are mapped at a time, on the runs of neighbours that they form, and on their tables, so
+/// that removing them takes a bounded time. At a limit all of them are removed; a fault maps again what the program
+/// needs.
 const PAGES_MAX: u64 = 16_384;
 const RUNS_MAX: u64 = 256;
 const TABLES_MAX: usize = 256;
@@ -31,8 +32,8 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// As [`Machine::map_zero`], for the first page; [`MemoryError::Limit`] if too many files are mapped, or none can be
-    /// in a machine of this size, and [`MemoryError::Host`] if this file cannot be mapped.
+    /// As [`Machine::map_zero`], for the first page; [`MemoryError::Limit`] if too many files are mapped, or none can
+    /// be in a machine of this size, and [`MemoryError::Host`] if this file cannot be mapped.
     pub fn map_shared_file(
         &mut self,
         address: u64,

@@ -227,8 +227,8 @@ impl DescriptorTable {
         &mut self.records
     }
 
-    /// The path of a file of a durable mount that is locked in a way in which workers cannot have it locked, too. A shared
-    /// lock of the process's can stay: see [`DescriptorTable::share_durable`].
+    /// The path of a file of a durable mount that is locked in a way in which workers cannot have it locked, too. A
+    /// shared lock of the process's can stay: see [`DescriptorTable::share_durable`].
     pub(crate) fn locked_durable(&self) -> Option<String> {
         let is_locked = |open: &&OpenFile| {
             matches!(&open.object, Object::Host(file) if file.durable().is_some())

@@ -112,9 +112,9 @@ impl Boot<'_> {
         Err(failed(format!("answered {} instead of a status from 200 to 299{}", response.status, response.excerpt())))
     }
 
-    /// Runs until all threads wait, one of them for the next request, so that other threads finish what the last request
-    /// left to them. Without this, a thread that always has a next request would keep the processor to itself, and code
-    /// that is compiled in the background would never be done.
+    /// Runs until all threads wait, one of them for the next request, so that other threads finish what the last
+    /// request left to them. Without this, a thread that always has a next request would keep the processor to itself,
+    /// and code that is compiled in the background would never be done.
     pub(super) fn rest(&mut self, served: &mut Served) -> Result<(), BootError> {
         if !self.run_to_idle(served.connection())? {
             served.close(&mut self.runner.process);

@@ -28,13 +28,13 @@ use crate::worker::progress::{BackgroundProgress, Slice, WorkerState};
 use crate::worker::state::Resets;
 use crate::worker::worker::Worker;
 
-/// A leg ends after this many slices by the wall clock, however little of the CPU its thread got: a request may wait for
-/// the worker. So it ends earlier than the leg of a request would, whose client waits for it.
+/// A leg ends after this many slices by the wall clock, however little of the CPU its thread got: a request may wait
+/// for the worker. So it ends earlier than the leg of a request would, whose client waits for it.
 const PATIENCE: u64 = 10;
 
 impl Worker {
-    /// Whether the program may run between requests: it serves connections, keeps its state, and has had a request since
-    /// it was at its snapshot. A worker at its snapshot stands still until its first request.
+    /// Whether the program may run between requests: it serves connections, keeps its state, and has had a request
+    /// since it was at its snapshot. A worker at its snapshot stands still until its first request.
     #[inline]
     #[must_use]
     pub fn runs_between_requests(&self) -> bool {

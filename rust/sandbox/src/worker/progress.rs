@@ -48,7 +48,8 @@ impl From<Duration> for Slice {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum BackgroundProgress {
-    /// All its threads wait: it has nothing to do before `until_ns`, or before [`crate::Worker::waits_for`] is readable.
+    /// All its threads wait: it has nothing to do before `until_ns`, or before [`crate::Worker::waits_for`] is
+    /// readable.
     Waits {
         /// When one of them goes on, by `CLOCK_MONOTONIC` in nanoseconds; `None`: not before a request. A time that is
         /// over means that the next step may block.

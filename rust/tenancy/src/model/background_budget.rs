@@ -33,8 +33,8 @@ impl BackgroundBudget {
         (paid_ns != u64::MAX).then(|| paid_ns.saturating_sub(WINDOW_NS))
     }
 
-    /// When a leg is tried again that could not begin before `free_at_ns`. Each leg has another time, as far apart as if
-    /// each cost the least: otherwise all workers of a tenant would be tried together, most of them in vain.
+    /// When a leg is tried again that could not begin before `free_at_ns`. Each leg has another time, as far apart as
+    /// if each cost the least: otherwise all workers of a tenant would be tried together, most of them in vain.
     pub(crate) fn try_again_ns(&self, share: CpuShare, free_at_ns: u64) -> u64 {
         let apart_ns = share.wall_ns(LEAST_NS).unwrap_or(u64::MAX).max(TRY_NS);
         let next = |last_ns: u64| last_ns.saturating_add(apart_ns).max(free_at_ns);

@@ -218,12 +218,12 @@ impl WorkerMailbox {
         }
     }
 
-    /// Takes a worker back that was away, or returns it for the first of the requests that wait. `answer` is that of the
-    /// request that it has served meanwhile.
+    /// Takes a worker back that was away, or returns it for the first of the requests that wait. `answer` is that of
+    /// the request that it has served meanwhile.
     ///
-    /// While others wait, the answer is held back, with [`HELD`] at most and for [`HELD_NS`]. Otherwise its client's next request would
-    /// wait in line before the line ends: with several clients that always have a request, the worker would never get
-    /// back to its loop.
+    /// While others wait, the answer is held back, with [`HELD`] at most and for [`HELD_NS`]. Otherwise its client's
+    /// next request would wait in line before the line ends: with several clients that always have a request, the
+    /// worker would never get back to its loop.
     pub(crate) fn come_back(&self, mut forked: Forked, answer: Option<Answer>, now_ns: u64) -> CameBack {
         let mut contents = self.contents();
         if contents.held.is_empty() {

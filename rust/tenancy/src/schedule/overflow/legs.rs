@@ -8,8 +8,8 @@
 //!                                └── the tenant's share is used up: due when it is free ┘
 //! ```
 //!
-//! A leg takes turns with the requests of the overflow, and is shorter than theirs. A request that finds its worker on a
-//! leg waits in line, and gets the worker from the thread that ran the leg.
+//! A leg takes turns with the requests of the overflow, and is shorter than theirs. A request that finds its worker on
+//! a leg waits in line, and gets the worker from the thread that ran the leg.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -229,8 +229,8 @@ impl Overflow {
         }
     }
 
-    /// Takes a loop's worker back that was away, or passes it to the request that has waited for it. Sends the answer of
-    /// the request that it has served, at once or later.
+    /// Takes a loop's worker back that was away, or passes it to the request that has waited for it. Sends the answer
+    /// of the request that it has served, at once or later.
     pub(super) fn return_to_mailbox(
         &self,
         mailbox: &Arc<WorkerMailbox>,

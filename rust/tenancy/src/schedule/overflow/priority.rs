@@ -62,8 +62,8 @@ fn note(error: &std::io::Error) {
     }
 }
 
-/// Gives the programs of a call this thread's priority, if this turn is to be at that. `has_used_turn`: it is a request's
-/// call, and has had a whole one.
+/// Gives the programs of a call this thread's priority, if this turn is to be at that. `has_used_turn`: it is a
+/// request's call, and has had a whole one.
 pub(super) fn lower(call: &mut Call, has_used_turn: bool) {
     if normal() >= NICE {
         return;

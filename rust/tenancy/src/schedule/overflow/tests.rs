@@ -61,8 +61,8 @@ fn server_of(more: Value) -> Server {
     server
 }
 
-/// Starts a request that spins for a while, and pauses it after the first millisecond: on a busy machine this thread, or
-/// the one that pauses it, may wait for a processor meanwhile.
+/// Starts a request that spins for a while, and pauses it after the first millisecond: on a busy machine this thread,
+/// or the one that pauses it, may wait for a processor meanwhile.
 fn begun(server: &Server) -> (Parked, Receiver<(u64, BufferedResponse)>) {
     let tenant = Arc::clone(&server.set().tenants[0]);
     let mut call = Call::new(tenant.fork(None).unwrap(), RequestId(1));

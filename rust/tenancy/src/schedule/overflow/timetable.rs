@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! When the programs of idle workers run between requests: one timetable for all workers.
 //!
-//! An entry names its worker's place, and not the worker: that stays where its next request finds it. A worker without a
-//! timer that is due has no entry, and costs nothing.
+//! An entry names its worker's place, and not the worker: that stays where its next request finds it. A worker without
+//! a timer that is due has no entry, and costs nothing.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -80,8 +80,8 @@ impl Default for Timetable {
 }
 
 impl Timetable {
-    /// Adds an entry that is not due before [`Self::start`]. The caller starts it when the worker is in its place, since
-    /// a thread that finds the place empty does nothing more. It is there until the worker drops it.
+    /// Adds an entry that is not due before [`Self::start`]. The caller starts it when the worker is in its place,
+    /// since a thread that finds the place empty does nothing more. It is there until the worker drops it.
     pub(super) fn add(self: &Arc<Self>, until_ns: u64, leg: DueLeg) -> LegEntry {
         let mut legs = self.legs();
         let number = legs.all.next_number();
@@ -100,8 +100,8 @@ impl Timetable {
         legs.all.move_to(number, if is_ready { 0 } else { until_ns.min(UNTIL_READY) }) && self.note(&legs)
     }
 
-    /// Makes an entry due now, since its worker's descriptor is ready, or as soon as it is started. Returns whether it is
-    /// the earliest now.
+    /// Makes an entry due now, since its worker's descriptor is ready, or as soon as it is started. Returns whether it
+    /// is the earliest now.
     pub(super) fn tell_ready(&self, number: u64) -> bool {
         let mut legs = self.legs();
         if let Some(is_ready) = legs.new.get_mut(&number) {
