@@ -50,7 +50,7 @@ impl Processor {
         }
     }
 
-    /// What a [`VectorState`] may hold: its components (XCR0), and the bytes that they take.
+    /// What a [`VectorState`](mayfly_machine::VectorState) may hold: its components (XCR0), and the bytes that they take.
     #[must_use]
     pub fn vector_features(&self) -> (u64, usize) {
         (vector_components(), vector::bytes())
