@@ -224,29 +224,22 @@ impl TenantLog {
 
     /// Logs that a worker could not be prepared for a request, or counts it as dropped.
     pub(crate) fn not_prepared(&self, failure: Failure, reason: &str) {
-        if failure == Failure::Violation {
-            return self.violation(RequestId::NONE, reason);
-        }
-        if self.may_log_failure() {
-            let tenant = &self.tenant;
-            tracing::warn!(
-                target: "mayfly::request", %tenant, error = failure.word(),
-                "a worker was not prepared ahead of its request: {reason}"
-            );
-        }
+        self.failed_alone(failure, "a worker was not prepared ahead of its request", reason);
     }
 
     /// Logs that a worker was lost between two requests, or counts it as dropped.
     pub(crate) fn lost_between_requests(&self, failure: Failure, reason: &str) {
+        self.failed_alone(failure, "a worker was lost between two requests, and is replaced without its state", reason);
+    }
+
+    /// Logs a failure that no request has, or counts it as dropped.
+    fn failed_alone(&self, failure: Failure, what: &str, reason: &str) {
         if failure == Failure::Violation {
             return self.violation(RequestId::NONE, reason);
         }
         if self.may_log_failure() {
             let tenant = &self.tenant;
-            tracing::warn!(
-                target: "mayfly::request", %tenant, error = failure.word(),
-                "a worker was lost between two requests, and is replaced without its state: {reason}"
-            );
+            tracing::warn!(target: "mayfly::request", %tenant, error = failure.word(), "{what}: {reason}");
         }
     }
 
